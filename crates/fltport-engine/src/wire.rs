@@ -1,0 +1,593 @@
+//! Bytes on a Linux connection, and the two headers that Windows programs know.
+//!
+//! A frame is a fixed header of 40 bytes and a payload. Frames of more than [`FRAME_MAX`] bytes are cut: the header and
+//! the first part come first, [`Kind::Chunk`] frames with the rest follow at once. Every field that a kind does not use
+//! is zero, on sending and on receiving. Integers are in the machine's own order: both ends are on one machine.
+//!
+//! Parsing is the only way to get a [`ToHost`] or a [`ToClient`]; there is nothing to validate afterwards.
+
+use core::time::Duration;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::status::NtStatus;
+
+/// `FILTER_MESSAGE_HEADER`: in front of every message, 16 bytes on every ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct MessageHeader {
+    /// Bytes that the sender can take back, header included; zero if it wants no reply.
+    pub reply_length: u32,
+    reserved: u32,
+    /// Names the message in the reply; zero if no reply is wanted.
+    pub message_id: u64,
+}
+
+/// `FILTER_REPLY_HEADER`: in front of every reply, 16 bytes on every ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct ReplyHeader {
+    /// What the send returns.
+    pub status: u32,
+    reserved: u32,
+    /// The message that is answered.
+    pub message_id: u64,
+}
+
+const _: () = assert!(size_of::<MessageHeader>() == 16 && align_of::<MessageHeader>() == 8);
+const _: () = assert!(core::mem::offset_of!(MessageHeader, message_id) == 8);
+const _: () = assert!(size_of::<ReplyHeader>() == 16 && align_of::<ReplyHeader>() == 8);
+const _: () = assert!(core::mem::offset_of!(ReplyHeader, message_id) == 8);
+
+impl MessageHeader {
+    /// A header with zeroed padding.
+    #[must_use]
+    pub const fn new(reply_length: u32, message_id: u64) -> Self {
+        Self {
+            reply_length,
+            reserved: 0,
+            message_id,
+        }
+    }
+
+    /// Payload bytes that the sender can take back; `None` if it wants no reply.
+    #[must_use]
+    pub const fn reply_capacity(&self) -> Option<u32> {
+        self.reply_length.checked_sub(crate::limits::HEADER)
+    }
+}
+
+impl ReplyHeader {
+    /// A header with zeroed padding.
+    #[must_use]
+    pub const fn new(status: NtStatus, message_id: u64) -> Self {
+        Self {
+            status: status.0,
+            reserved: 0,
+            message_id,
+        }
+    }
+}
+
+/// Bytes of a frame's header.
+pub const FRAME_HEADER: usize = size_of::<FrameHeader>();
+
+/// Most bytes of one frame, header included: well below the smallest default socket buffer, so that a frame always
+/// fits once the peer has read.
+pub const FRAME_MAX: usize = 32 << 10;
+
+/// The protocol that both ends speak. A greeting with another number is refused.
+pub const VERSION: u64 = u64::from_be_bytes(*b"fltport\x01");
+
+/// The first 40 bytes of a frame.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FrameHeader {
+    kind: u16,
+    flags: u16,
+    /// Payload bytes, chunks included.
+    length: u32,
+    token: u64,
+    id: u64,
+    nanos: u64,
+    a: u32,
+    b: u32,
+}
+
+const _: () = assert!(FRAME_HEADER == 40);
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $value:literal,)*) => {
+        /// What a frame is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum Kind { $($(#[$doc])* $name = $value,)* }
+
+        impl Kind {
+            const fn parse(value: u16) -> Option<Self> {
+                match value { $($value => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Client: the greeting, with the connection context.
+    Hello = 1,
+    /// Client: posts a get.
+    Get = 2,
+    /// Client: withdraws a get.
+    CancelGet = 3,
+    /// Client: replies to a message.
+    Reply = 4,
+    /// Client: asks the filter's message callback.
+    Request = 5,
+    /// Host: the connection is made or refused.
+    Connected = 16,
+    /// Host: a get takes a message.
+    Message = 17,
+    /// Host: a get ends without a message.
+    GetFailed = 18,
+    /// Host: what became of a reply.
+    ReplyDone = 19,
+    /// Host: the answer to a request.
+    RequestDone = 20,
+    /// Host: nobody waits for this reply any more.
+    Abandoned = 21,
+    /// Host: the connection is over.
+    Disconnected = 22,
+    /// Either: the next part of the frame before.
+    Chunk = 32,
+}
+
+/// A frame from client to host. `length` is the payload's bytes, which follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToHost {
+    /// The greeting; the payload is the connection context.
+    Hello {
+        /// Pointer width of the client in bits, as it says itself: 32 or 64.
+        bits: u32,
+        /// Bytes of context.
+        length: u32,
+    },
+    /// Posts a get of `size` bytes, header included.
+    Get {
+        /// The client's number of it; numbers rise.
+        get: u64,
+        /// Bytes, header included.
+        size: u32,
+    },
+    /// Withdraws a get.
+    CancelGet {
+        /// The client's number of it.
+        get: u64,
+    },
+    /// Replies to a message.
+    Reply {
+        /// The client's number of the reply.
+        reply: u64,
+        /// The message.
+        message_id: u64,
+        /// What the send returns.
+        status: NtStatus,
+        /// Bytes of payload.
+        length: u32,
+    },
+    /// Asks the filter's message callback.
+    Request {
+        /// The client's number of the request.
+        request: u64,
+        /// Bytes that the client can take back.
+        capacity: u32,
+        /// Bytes of payload.
+        length: u32,
+    },
+    /// The next part of the frame before.
+    Chunk {
+        /// Bytes in this part.
+        length: u32,
+    },
+}
+
+/// A frame from host to client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToClient {
+    /// The connection is made, or refused with a status.
+    Connected {
+        /// Success, or why not.
+        status: NtStatus,
+        /// Most payload bytes of one message, reply or request on this port.
+        max_message: u32,
+    },
+    /// A get takes a message.
+    Message {
+        /// The client's number of the get.
+        get: u64,
+        /// The message's header.
+        header: MessageHeader,
+        /// How long the sender still waits; `None` without a limit.
+        remaining: Option<Duration>,
+        /// Whether a descriptor comes with it.
+        attachment: bool,
+        /// Bytes of payload.
+        length: u32,
+    },
+    /// A get ends without a message.
+    GetFailed {
+        /// The client's number of the get.
+        get: u64,
+        /// Why.
+        status: NtStatus,
+        /// Bytes needed, header included, where it was too small.
+        needed: u32,
+    },
+    /// What became of a reply.
+    ReplyDone {
+        /// The client's number of the reply.
+        reply: u64,
+        /// What `FilterReplyMessage` returns.
+        status: NtStatus,
+    },
+    /// The answer to a request.
+    RequestDone {
+        /// The client's number of the request.
+        request: u64,
+        /// What the callback returned.
+        status: NtStatus,
+        /// Bytes of payload.
+        length: u32,
+    },
+    /// Nobody waits for this reply any more.
+    Abandoned {
+        /// The message.
+        message_id: u64,
+    },
+    /// The connection is over.
+    Disconnected,
+    /// The next part of the frame before.
+    Chunk {
+        /// Bytes in this part.
+        length: u32,
+    },
+}
+
+/// Why bytes are no frame. Whoever sent them does not speak this protocol or lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// Fewer bytes than a header.
+    #[error("a frame of {0} bytes is shorter than its header")]
+    Short(usize),
+    /// A kind that this side never gets.
+    #[error("frame kind {0} is unknown or comes from the wrong side")]
+    Kind(u16),
+    /// A field that must be zero is not.
+    #[error("a field that frame kind {0} does not use is not zero")]
+    Reserved(u16),
+    /// A greeting in another protocol.
+    #[error("the greeting is of another protocol or version")]
+    Version,
+    /// A field holds a value that its kind does not allow.
+    #[error("a field of frame kind {0} has an impossible value")]
+    Value(u16),
+}
+
+const FLAG_ATTACHMENT: u16 = 1;
+const FLAG_DEADLINE: u16 = 2;
+
+impl FrameHeader {
+    /// Payload bytes that belong to the frame, chunks included.
+    #[must_use]
+    pub const fn length(&self) -> u32 {
+        self.length
+    }
+
+    fn new(kind: Kind, length: u32) -> Self {
+        Self {
+            kind: kind as u16,
+            length,
+            ..Self::default()
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<(Self, Kind, &[u8]), WireError> {
+        let (header, payload) =
+            Self::read_from_prefix(bytes).map_err(|_| WireError::Short(bytes.len()))?;
+        let kind = Kind::parse(header.kind).ok_or(WireError::Kind(header.kind))?;
+        Ok((header, kind, payload))
+    }
+
+    /// Compares with the header that the parsed frame would have: any other difference is a field that must be zero.
+    fn expect(self, canonical: Self) -> Result<(), WireError> {
+        if self == canonical {
+            Ok(())
+        } else {
+            Err(WireError::Reserved(self.kind))
+        }
+    }
+}
+
+impl ToHost {
+    /// The header of this frame.
+    #[must_use]
+    pub fn header(&self) -> FrameHeader {
+        match *self {
+            Self::Hello { bits, length } => FrameHeader {
+                token: VERSION,
+                a: bits,
+                ..FrameHeader::new(Kind::Hello, length)
+            },
+            Self::Get { get, size } => FrameHeader {
+                token: get,
+                a: size,
+                ..FrameHeader::new(Kind::Get, 0)
+            },
+            Self::CancelGet { get } => FrameHeader {
+                token: get,
+                ..FrameHeader::new(Kind::CancelGet, 0)
+            },
+            Self::Reply {
+                reply,
+                message_id,
+                status,
+                length,
+            } => FrameHeader {
+                token: reply,
+                id: message_id,
+                a: status.0,
+                ..FrameHeader::new(Kind::Reply, length)
+            },
+            Self::Request {
+                request,
+                capacity,
+                length,
+            } => FrameHeader {
+                token: request,
+                a: capacity,
+                ..FrameHeader::new(Kind::Request, length)
+            },
+            Self::Chunk { length } => FrameHeader::new(Kind::Chunk, length),
+        }
+    }
+
+    /// Parses one received frame into what it says and the payload bytes that came with it.
+    ///
+    /// # Errors
+    /// [`WireError`] for anything that this protocol's client would not send.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), WireError> {
+        let (h, kind, payload) = FrameHeader::read(bytes)?;
+        let frame = match kind {
+            Kind::Hello if h.token != VERSION => return Err(WireError::Version),
+            Kind::Hello if h.a != 32 && h.a != 64 => return Err(WireError::Value(h.kind)),
+            Kind::Hello => Self::Hello {
+                bits: h.a,
+                length: h.length,
+            },
+            Kind::Get => Self::Get {
+                get: h.token,
+                size: h.a,
+            },
+            Kind::CancelGet => Self::CancelGet { get: h.token },
+            Kind::Reply => Self::Reply {
+                reply: h.token,
+                message_id: h.id,
+                status: NtStatus(h.a),
+                length: h.length,
+            },
+            Kind::Request => Self::Request {
+                request: h.token,
+                capacity: h.a,
+                length: h.length,
+            },
+            Kind::Chunk => Self::Chunk { length: h.length },
+            _ => return Err(WireError::Kind(h.kind)),
+        };
+        h.expect(frame.header())?;
+        Ok((frame, payload))
+    }
+}
+
+impl ToClient {
+    /// The header of this frame.
+    #[must_use]
+    pub fn header(&self) -> FrameHeader {
+        match *self {
+            Self::Connected {
+                status,
+                max_message,
+            } => FrameHeader {
+                token: VERSION,
+                a: status.0,
+                b: max_message,
+                ..FrameHeader::new(Kind::Connected, 0)
+            },
+            Self::Message {
+                get,
+                header,
+                remaining,
+                attachment,
+                length,
+            } => FrameHeader {
+                flags: if attachment { FLAG_ATTACHMENT } else { 0 }
+                    | remaining.map_or(0, |_| FLAG_DEADLINE),
+                token: get,
+                id: header.message_id,
+                nanos: remaining
+                    .map_or(0, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)),
+                a: header.reply_length,
+                ..FrameHeader::new(Kind::Message, length)
+            },
+            Self::GetFailed {
+                get,
+                status,
+                needed,
+            } => FrameHeader {
+                token: get,
+                a: status.0,
+                b: needed,
+                ..FrameHeader::new(Kind::GetFailed, 0)
+            },
+            Self::ReplyDone { reply, status } => FrameHeader {
+                token: reply,
+                a: status.0,
+                ..FrameHeader::new(Kind::ReplyDone, 0)
+            },
+            Self::RequestDone {
+                request,
+                status,
+                length,
+            } => FrameHeader {
+                token: request,
+                a: status.0,
+                ..FrameHeader::new(Kind::RequestDone, length)
+            },
+            Self::Abandoned { message_id } => FrameHeader {
+                id: message_id,
+                ..FrameHeader::new(Kind::Abandoned, 0)
+            },
+            Self::Disconnected => FrameHeader::new(Kind::Disconnected, 0),
+            Self::Chunk { length } => FrameHeader::new(Kind::Chunk, length),
+        }
+    }
+
+    /// Parses one received frame into what it says and the payload bytes that came with it.
+    ///
+    /// # Errors
+    /// [`WireError`] for anything that this protocol's host would not send.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), WireError> {
+        let (h, kind, payload) = FrameHeader::read(bytes)?;
+        let frame = match kind {
+            Kind::Connected if h.token != VERSION => return Err(WireError::Version),
+            Kind::Connected => Self::Connected {
+                status: NtStatus(h.a),
+                max_message: h.b,
+            },
+            Kind::Message => Self::Message {
+                get: h.token,
+                header: MessageHeader::new(h.a, h.id),
+                remaining: (h.flags & FLAG_DEADLINE != 0).then(|| Duration::from_nanos(h.nanos)),
+                attachment: h.flags & FLAG_ATTACHMENT != 0,
+                length: h.length,
+            },
+            Kind::GetFailed => Self::GetFailed {
+                get: h.token,
+                status: NtStatus(h.a),
+                needed: h.b,
+            },
+            Kind::ReplyDone => Self::ReplyDone {
+                reply: h.token,
+                status: NtStatus(h.a),
+            },
+            Kind::RequestDone => Self::RequestDone {
+                request: h.token,
+                status: NtStatus(h.a),
+                length: h.length,
+            },
+            Kind::Abandoned => Self::Abandoned { message_id: h.id },
+            Kind::Disconnected => Self::Disconnected,
+            Kind::Chunk => Self::Chunk { length: h.length },
+            _ => return Err(WireError::Kind(h.kind)),
+        };
+        h.expect(frame.header())?;
+        Ok((frame, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn host_frames() -> Vec<ToHost> {
+        std::vec![
+            ToHost::Hello {
+                bits: 64,
+                length: 3
+            },
+            ToHost::Get { get: 7, size: 80 },
+            ToHost::CancelGet { get: 7 },
+            ToHost::Reply {
+                reply: 1,
+                message_id: 9,
+                status: NtStatus::ACCESS_DENIED,
+                length: 4
+            },
+            ToHost::Request {
+                request: 2,
+                capacity: 16,
+                length: 8
+            },
+            ToHost::Chunk { length: 12 },
+        ]
+    }
+
+    #[test]
+    fn every_frame_comes_back_as_it_went() {
+        for frame in host_frames() {
+            assert_eq!(
+                ToHost::parse(frame.header().as_bytes()),
+                Ok((frame, &[][..]))
+            );
+        }
+        let message = ToClient::Message {
+            get: 3,
+            header: MessageHeader::new(20, 1),
+            remaining: Some(Duration::from_millis(2)),
+            attachment: true,
+            length: 64,
+        };
+        for frame in [
+            message,
+            ToClient::Disconnected,
+            ToClient::Abandoned { message_id: 4 },
+        ] {
+            assert_eq!(
+                ToClient::parse(frame.header().as_bytes()),
+                Ok((frame, &[][..]))
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_from_the_wrong_side_is_refused() {
+        let bytes = ToClient::Disconnected.header();
+        assert!(matches!(
+            ToHost::parse(bytes.as_bytes()),
+            Err(WireError::Kind(_))
+        ));
+        for frame in host_frames()
+            .iter()
+            .filter(|frame| !matches!(frame, ToHost::Chunk { .. }))
+        {
+            assert!(ToClient::parse(frame.header().as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn any_changed_byte_is_another_frame_or_an_error_and_never_a_panic() {
+        for frame in host_frames() {
+            let bytes = frame.header();
+            for index in 0..FRAME_HEADER {
+                let mut changed = bytes.as_bytes().to_vec();
+                changed[index] ^= 0x41;
+                assert_ne!(
+                    ToHost::parse(&changed),
+                    Ok((frame, &[][..])),
+                    "byte {index} of {frame:?} is ignored"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn fewer_bytes_than_a_header_are_no_frame() {
+        let bytes = ToHost::Get { get: 1, size: 16 }.header();
+        for length in 0..FRAME_HEADER {
+            assert_eq!(
+                ToHost::parse(&bytes.as_bytes()[..length]),
+                Err(WireError::Short(length))
+            );
+        }
+    }
+}
