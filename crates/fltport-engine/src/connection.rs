@@ -256,7 +256,7 @@ impl<B: Body, S> Connection<B, S> {
 
     fn end_peer(&mut self) {
         match self.state {
-            State::Connecting(_) => self.state = State::Connecting(Early::PeerClosed),
+            State::Connecting(_) => self.end_early(Early::PeerClosed),
             State::Connected => {
                 self.disconnect();
                 self.drain(true);
@@ -270,9 +270,7 @@ impl<B: Body, S> Connection<B, S> {
     /// closes its handle.
     pub fn handle_filter_closed(&mut self) {
         match self.state {
-            State::Connecting(Early::Nothing) => {
-                self.state = State::Connecting(Early::FilterClosed)
-            }
+            State::Connecting(Early::Nothing) => self.end_early(Early::FilterClosed),
             State::Connected => {
                 self.disconnect();
                 self.state = State::Severed;
@@ -287,6 +285,7 @@ impl<B: Body, S> Connection<B, S> {
     /// running callbacks still go out.
     pub fn handle_unregister(&mut self) {
         if self.state == State::Connected {
+            self.disconnect();
             self.out.push_back(Output::Disconnected);
         }
         self.end_peer();
@@ -397,6 +396,12 @@ impl<B: Body, S> Connection<B, S> {
                 capacity: request.capacity,
             });
         }
+    }
+
+    /// An end closed while the connect callback runs. A callback that waits for a send of its own gets out of it.
+    fn end_early(&mut self, early: Early) {
+        self.state = State::Connecting(early);
+        self.disconnect();
     }
 
     fn disconnect(&mut self) {

@@ -36,6 +36,8 @@ pub mod server;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod status;
+#[cfg(test)]
+mod stories;
 pub mod time;
 pub mod wire;
 

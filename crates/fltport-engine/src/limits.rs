@@ -31,9 +31,6 @@ pub const QUEUED_BYTES_PER_CONNECTION: u64 = 32 << 20;
 /// host keeps one for each pending file operation, and is itself bounded by its descriptors.
 pub const WAITERS_PER_CONNECTION: usize = 65_536;
 
-/// Attachments that a connection may leave unread in its socket before deliveries to it stop.
-pub const UNREAD_ATTACHMENTS: u32 = 64;
-
 /// Connections whose handshake is not finished, for each user: a flood of half-open connects stays small.
 pub const HANDSHAKES_PER_USER: usize = 16;
 

@@ -69,6 +69,8 @@ pub struct Pair {
     pub disconnects: u32,
     /// Times that the slot was released.
     pub releases: u32,
+    /// Frames that an end took for a lie of the other.
+    pub lies: Vec<Violation>,
     next: u64,
 }
 
@@ -93,6 +95,7 @@ impl Pair {
             callbacks: VecDeque::new(),
             disconnects: 0,
             releases: 0,
+            lies: Vec::new(),
             next: 1,
         }
     }
@@ -149,12 +152,30 @@ impl Pair {
 
     /// The client replies; returns what `FilterReplyMessage` returns.
     pub fn reply(&mut self, id: u64, status: NtStatus, bytes: &[u8]) -> Option<NtStatus> {
-        let name = self.name();
-        self.client
-            .as_mut()?
-            .start_reply(id, status, Bytes(bytes.to_vec()), name);
-        self.drive();
+        let name = self.start_reply(id, status, bytes);
         self.ended(name)?.status()
+    }
+
+    /// As [`Self::reply`], for a client that may not read the result yet; returns a name for [`Self::ended`].
+    pub fn start_reply(&mut self, id: u64, status: NtStatus, bytes: &[u8]) -> u64 {
+        let name = self.name();
+        if let Some(client) = self.client.as_mut() {
+            client.start_reply(id, status, Bytes(bytes.to_vec()), name);
+        }
+        self.drive();
+        name
+    }
+
+    /// The client stops taking frames off its transport. The host notices when it sends the next message.
+    pub fn stop_reading(&mut self) {
+        self.client_reads = false;
+    }
+
+    /// The client takes frames again, and the host is told so.
+    pub fn resume_reading(&mut self) {
+        self.client_reads = true;
+        self.host.handle_writable();
+        self.drive();
     }
 
     /// The client sends a request; returns a name for [`Self::ended`].
@@ -224,7 +245,8 @@ impl Pair {
             idle &= !self.drive_client();
             while let Some(bytes) = self.to_host.pop_front() {
                 idle = false;
-                if self.deliver_to_host(&bytes).is_err() {
+                if let Err(lie) = self.deliver_to_host(&bytes) {
+                    self.lies.push(lie);
                     self.host.handle_peer_closed();
                 }
             }
@@ -233,7 +255,8 @@ impl Pair {
                     break;
                 };
                 idle = false;
-                if self.deliver_to_client(&bytes).is_err() {
+                if let Err(lie) = self.deliver_to_client(&bytes) {
+                    self.lies.push(lie);
                     self.connected.get_or_insert(NtStatus::PORT_DISCONNECTED);
                 }
             }
@@ -400,7 +423,8 @@ impl Pair {
                     body,
                 ),
                 client::Output::Message { mark, header, body } => {
-                    self.calls.insert(mark, Ended::Message(header, body));
+                    let before = self.calls.insert(mark, Ended::Message(header, body));
+                    assert!(before.is_none(), "a call ended twice: {mark}");
                     continue;
                 }
                 client::Output::Done {
@@ -463,7 +487,9 @@ impl Pair {
             }
             return Ok(());
         }
-        let Some(client) = self.client.as_mut() else {
+        // Nobody reads what comes for a client that is not there, or no longer.
+        let there = |client: &&mut Client<_, _>| client.state() != client::State::Disconnected;
+        let Some(client) = self.client.as_mut().filter(there) else {
             return Ok(());
         };
         match frame {

@@ -299,7 +299,7 @@ impl FrameHeader {
     }
 
     /// Compares with the header that the parsed frame would have: any other difference is a field that must be zero.
-    fn expect(self, canonical: Self) -> Result<(), WireError> {
+    fn require(self, canonical: Self) -> Result<(), WireError> {
         if self == canonical {
             Ok(())
         } else {
@@ -383,7 +383,7 @@ impl ToHost {
             Kind::Chunk => Self::Chunk { length: h.length },
             _ => return Err(WireError::Kind(h.kind)),
         };
-        h.expect(frame.header())?;
+        h.require(frame.header())?;
         Ok((frame, payload))
     }
 }
@@ -489,7 +489,7 @@ impl ToClient {
             Kind::Chunk => Self::Chunk { length: h.length },
             _ => return Err(WireError::Kind(h.kind)),
         };
-        h.expect(frame.header())?;
+        h.require(frame.header())?;
         Ok((frame, payload))
     }
 }

@@ -1,0 +1,461 @@
+//! The binding to fanotify: groups that may veto, and a watch that sees directories appear.
+//!
+//! Only what the host needs, and only in forms that cannot be misused: descriptors are owned,
+//! events must be answered ([`Permission`]), marks go by descriptor and never by path. What to
+//! guard is decided in [`crate::marks`]; what to answer, by the filters. Events and the watch are in
+//! private modules next door (`fanotify_event`, `fanotify_watch`) and exported here.
+#![allow(unsafe_code)] // Neither std nor rustix has fanotify.
+
+use std::ffi::{c_int, c_uint};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+
+use crate::fanotify_event::RESPONSE_LEN;
+pub use crate::fanotify_event::{
+    AnswerError, Answered, Batch, DenyErrno, Event, EventBuffer, Operation, Permission, Response,
+};
+pub use crate::fanotify_watch::{DirectoryHandle, Watch, WatchEvent, open_parent};
+
+/// A permission group: asks before files are opened or executed where it has marks.
+///
+/// Closing the last descriptor of a group allows everything that waits in it. Only one process may
+/// read a group at a time, because answers are matched by the reader's descriptor numbers; within
+/// that process, any thread may answer.
+///
+/// # References
+///
+/// fanotify(7), fanotify_init(2).
+#[derive(Debug)]
+pub struct Group {
+    fd: OwnedFd,
+    dropped: AtomicU64,
+}
+
+impl Group {
+    /// Creates a group without marks: close-on-exec, nonblocking, queue and marks unlimited.
+    ///
+    /// The queue has to be unlimited: on overflow the kernel lets operations pass unasked.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] says what is missing.
+    ///
+    /// # References
+    ///
+    /// fanotify_init(2).
+    pub fn new(class: Class) -> Result<Self, GroupError> {
+        let flags = match class {
+            Class::Content => libc::FAN_CLASS_CONTENT,
+            Class::PreContent => libc::FAN_CLASS_PRE_CONTENT,
+        };
+        // The kernel's own reason for an event that it could not open, since Linux 6.13.
+        let fd = match init(flags | FAN_REPORT_FD_ERROR) {
+            Err(Errno::INVAL) => init(flags),
+            other => other,
+        };
+        fd.map(Self::from_fd).map_err(GroupError::from_errno)
+    }
+
+    /// Takes over a group that this program created before, here or in another process.
+    ///
+    /// The descriptor must be a nonblocking permission group; any other one fails at the first use.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Finds out whether permission events work here, without touching any filesystem.
+    ///
+    /// A group of each class is made, and a mark is put on a file that exists only in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] says what is missing.
+    ///
+    /// # References
+    ///
+    /// fanotify_init(2), fanotify_mark(2), memfd_create(2).
+    pub fn probe() -> Result<(), GroupError> {
+        let file = rustix::fs::memfd_create(c"fanotify-probe", MemfdFlags::CLOEXEC)
+            .map_err(GroupError::from_errno)?;
+        for class in [Class::PreContent, Class::Content] {
+            let group = Self::new(class)?;
+            match mark(group.as_fd(), libc::FAN_MARK_ADD, PERMISSIONS, file.as_fd()) {
+                Ok(()) => {}
+                Err(Errno::INVAL) => return Err(GroupError::NoPermissionEvents),
+                Err(errno) => return Err(GroupError::from_errno(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for every file of the filesystem that `dir` is on, whatever mount it is reached by.
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`]. `dir` must not be an `O_PATH` descriptor.
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2), `FAN_MARK_FILESYSTEM`.
+    pub fn mark_filesystem(&self, dir: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(
+            libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM,
+            PERMISSIONS,
+            dir,
+        )
+    }
+
+    /// Takes back [`Group::mark_filesystem`].
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`]; `NotMarked` if there was no such mark.
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2).
+    pub fn unmark_filesystem(&self, dir: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(
+            libc::FAN_MARK_REMOVE | libc::FAN_MARK_FILESYSTEM,
+            PERMISSIONS,
+            dir,
+        )
+    }
+
+    /// Asks for the files directly in the directory `dir`, not for those further below.
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`]. `dir` must not be an `O_PATH` descriptor.
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2), `FAN_EVENT_ON_CHILD`.
+    pub fn mark_directory(&self, dir: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(
+            libc::FAN_MARK_ADD | libc::FAN_MARK_ONLYDIR,
+            CHILD_PERMISSIONS,
+            dir,
+        )
+    }
+
+    /// Takes back [`Group::mark_directory`].
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`]; `NotMarked` if there was no such mark.
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2).
+    pub fn unmark_directory(&self, dir: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(
+            libc::FAN_MARK_REMOVE | libc::FAN_MARK_ONLYDIR,
+            CHILD_PERMISSIONS,
+            dir,
+        )
+    }
+
+    /// Lets the kernel allow `file` unasked in this group until it is modified or evicted.
+    ///
+    /// A store through a shared mapping does not end it, so the caller must make sure that no
+    /// writer exists. `file` may be an event's own descriptor: this raises no event.
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`]; `Unsupported` before Linux 6.0.
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2), `FAN_MARK_IGNORE`, `FAN_MARK_EVICTABLE`.
+    pub fn ignore_evictable(&self, file: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(libc::FAN_MARK_ADD | IGNORE, PERMISSIONS, file)
+    }
+
+    /// Takes back [`Group::ignore_evictable`].
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`]; `NotMarked` if the kernel has dropped it meanwhile, which is harmless.
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2).
+    pub fn unignore(&self, file: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(
+            libc::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE,
+            PERMISSIONS,
+            file,
+        )
+    }
+
+    /// Takes the next events out of the queue; an empty batch means that there were none.
+    ///
+    /// `default` is what each [`Permission`] answers when it is dropped.
+    ///
+    /// # Blocks until
+    ///
+    /// the filesystem has opened every file of the batch: a hung one (network, FUSE) blocks this.
+    ///
+    /// # Errors
+    ///
+    /// Only if the descriptor is no permission group, so they are final. A file that could not be
+    /// opened for us is [`Event::Unopenable`].
+    ///
+    /// # References
+    ///
+    /// fanotify(7), "Reading fanotify events".
+    pub fn read<'a>(
+        self: &Arc<Self>,
+        buffer: &'a mut EventBuffer,
+        default: Response,
+    ) -> io::Result<Batch<'a>> {
+        buffer.fill(self, default)
+    }
+
+    /// Answers whatever waits under the descriptor numbers below `limit`, and tells how many did.
+    ///
+    /// For the process that outlives a reader: events that the dead reader had taken out can be
+    /// answered only by number. While a reader lives this would answer in its place.
+    ///
+    /// # References
+    ///
+    /// fanotify(7), `struct fanotify_response`.
+    pub fn sweep(&self, limit: u32, response: Response) -> u64 {
+        let numbers = 0..RawFd::try_from(limit).unwrap_or(RawFd::MAX);
+        let response = if self.supports(response) {
+            response
+        } else {
+            Response::Deny
+        };
+        numbers
+            .map(|number| u64::from(self.respond(number, response).is_ok()))
+            .sum()
+    }
+
+    /// Whether the kernel takes this answer in this group as it is.
+    ///
+    /// # References
+    ///
+    /// fanotify(7), `FAN_DENY_ERRNO`.
+    #[must_use]
+    pub fn supports(&self, response: Response) -> bool {
+        // The code is checked before the number is looked up, and no event has this number.
+        self.write(RawFd::MAX, response) != Err(Errno::INVAL)
+    }
+
+    /// Whether the descriptor behaves like a group: says that nobody waits under a number that no
+    /// event can have.
+    pub(crate) fn takes_answers(&self) -> bool {
+        self.write(RawFd::MAX, Response::Allow) == Err(Errno::NOENT)
+    }
+
+    /// How many events got their default answer because their [`Permission`] was dropped.
+    #[must_use]
+    pub fn dropped_answers(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_dropped(&self) {
+        // Relaxed: a statistic, nothing is published by it.
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers event `number`; falls back to a plain deny, because an opener must not wait.
+    pub(crate) fn respond(
+        &self,
+        number: RawFd,
+        response: Response,
+    ) -> Result<Response, AnswerError> {
+        let (given, result) = match (response, self.write(number, response)) {
+            (Response::DenyErrno(_), Err(Errno::INVAL)) => {
+                (Response::Deny, self.write(number, Response::Deny))
+            }
+            (_, result) => (response, result),
+        };
+        match result {
+            Ok(()) => Ok(given),
+            Err(Errno::NOENT) => Err(AnswerError::NotPending),
+            Err(errno) => Err(AnswerError::Os(errno)),
+        }
+    }
+
+    fn write(&self, number: RawFd, response: Response) -> Result<(), Errno> {
+        let bytes: [u8; RESPONSE_LEN] = response.to_bytes(number);
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.fd, &bytes)).map(drop)
+    }
+
+    fn mark(&self, flags: c_uint, mask: u64, object: BorrowedFd<'_>) -> Result<(), MarkError> {
+        mark(self.as_fd(), flags, mask, object).map_err(MarkError::from_errno)
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The place of a group in the order in which the kernel asks.
+///
+/// # References
+///
+/// fanotify_init(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Asked after every `PreContent` group has allowed.
+    Content,
+    /// Asked first, and the only class that may deny with an error of its choice (Linux 6.14).
+    PreContent,
+}
+
+/// Why there is no fanotify group to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// `EPERM`: the process lacks the capability, or a seccomp filter stands before the call.
+    #[error(
+        "not permitted to use fanotify: run as root (sudo), outside of a user namespace; \
+         needs CAP_SYS_ADMIN"
+    )]
+    NotPermitted,
+    /// `ENOSYS`: the kernel has no fanotify.
+    #[error("this kernel has no fanotify: use one built with CONFIG_FANOTIFY")]
+    NoFanotify,
+    /// `EINVAL`: fanotify is there, but cannot veto.
+    #[error(
+        "this kernel's fanotify has no permission events: use one built with \
+         CONFIG_FANOTIFY_ACCESS_PERMISSIONS"
+    )]
+    NoPermissionEvents,
+    /// `EMFILE`: this process or this user has too many.
+    #[error(
+        "too many open files or fanotify groups: raise RLIMIT_NOFILE or \
+         /proc/sys/fs/fanotify/max_user_groups"
+    )]
+    TooMany,
+    /// `ENFILE`: the whole system has too many.
+    #[error("the system's table of open files is full: raise /proc/sys/fs/file-max")]
+    SystemFull,
+    /// Any other error of the system calls.
+    #[error("cannot create a fanotify group: {0}")]
+    Os(Errno),
+}
+
+impl GroupError {
+    pub(crate) fn from_errno(errno: Errno) -> Self {
+        match errno {
+            Errno::PERM | Errno::ACCESS => Self::NotPermitted,
+            Errno::NOSYS => Self::NoFanotify,
+            Errno::INVAL => Self::NoPermissionEvents,
+            Errno::MFILE => Self::TooMany,
+            Errno::NFILE => Self::SystemFull,
+            other => Self::Os(other),
+        }
+    }
+}
+
+/// Why a mark could not be set or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MarkError {
+    /// `EINVAL`: as a rule the filesystem is one (proc, sysfs) where opens must not wait.
+    #[error("this filesystem (or this kernel) refuses fanotify marks of this kind")]
+    Unsupported,
+    /// `EOPNOTSUPP`, `ENODEV`: the filesystem has no file handles or no id.
+    #[error("this filesystem cannot name its directories in events (no file handles or no id)")]
+    NoHandles,
+    /// `EXDEV`: a btrfs subvolume with an id of its own.
+    #[error(
+        "this is a subvolume whose id differs from its filesystem's: watch it as its own target"
+    )]
+    Subvolume,
+    /// `EPERM`, `EACCES`: the kernel or a security module does not let this process mark.
+    #[error("not permitted to mark this: needs CAP_SYS_ADMIN and read access")]
+    NotPermitted,
+    /// `ENOSPC`: the user's limit of marks.
+    #[error("too many fanotify marks: raise /proc/sys/fs/fanotify/max_user_marks")]
+    TooMany,
+    /// `ENOENT`: there is no such mark to remove.
+    #[error("it was not marked")]
+    NotMarked,
+    /// `ENOTDIR`: a directory was expected.
+    #[error("not a directory")]
+    NotDirectory,
+    /// Any other error of the system call.
+    #[error("cannot mark: {0}")]
+    Os(Errno),
+}
+
+impl MarkError {
+    pub(crate) fn from_errno(errno: Errno) -> Self {
+        match errno {
+            Errno::INVAL => Self::Unsupported,
+            Errno::OPNOTSUPP | Errno::NODEV => Self::NoHandles,
+            Errno::XDEV => Self::Subvolume,
+            Errno::PERM | Errno::ACCESS => Self::NotPermitted,
+            Errno::NOSPC => Self::TooMany,
+            Errno::NOENT => Self::NotMarked,
+            Errno::NOTDIR => Self::NotDirectory,
+            other => Self::Os(other),
+        }
+    }
+}
+
+pub(crate) fn init(flags: c_uint) -> Result<OwnedFd, Errno> {
+    let flags = flags
+        | libc::FAN_CLOEXEC
+        | libc::FAN_NONBLOCK
+        | libc::FAN_UNLIMITED_QUEUE
+        | libc::FAN_UNLIMITED_MARKS;
+    // SAFETY: the call takes two integers and touches no memory of ours.
+    let fd = check(unsafe { libc::fanotify_init(flags, EVENT_FLAGS) })?;
+    // SAFETY: (1) `fd` is open and ours: the call has just made it; (2) not -1: `check`.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn mark(
+    group: BorrowedFd<'_>,
+    flags: c_uint,
+    mask: u64,
+    object: BorrowedFd<'_>,
+) -> Result<(), Errno> {
+    let (group, object) = (group.as_raw_fd(), object.as_raw_fd());
+    // SAFETY: (1) both descriptors are open: their owners are borrowed; (2) a null path is allowed
+    // and means the object behind the descriptor itself.
+    check(unsafe { libc::fanotify_mark(group, flags, mask, object, ptr::null()) }).map(drop)
+}
+
+pub(crate) fn check(result: c_int) -> Result<c_int, Errno> {
+    if result >= 0 {
+        Ok(result)
+    } else {
+        Err(last_error())
+    }
+}
+
+fn last_error() -> Errno {
+    io::Error::last_os_error()
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+/// `FAN_REPORT_FD_ERROR` of <linux/fanotify.h>, not in the libc crate.
+const FAN_REPORT_FD_ERROR: c_uint = 0x2000;
+/// How the kernel opens the files of events. Not for writing: that would make the kernel deny
+/// every running program (`ETXTBSY`). NOATIME: looking at a file must not change it.
+const EVENT_FLAGS: c_uint =
+    (libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC | libc::O_NOATIME).cast_unsigned();
+const PERMISSIONS: u64 = libc::FAN_OPEN_PERM | libc::FAN_OPEN_EXEC_PERM;
+const CHILD_PERMISSIONS: u64 = PERMISSIONS | libc::FAN_EVENT_ON_CHILD;
+const IGNORE: c_uint = libc::FAN_MARK_IGNORE | libc::FAN_MARK_EVICTABLE;

@@ -1,0 +1,528 @@
+//! Events of a permission group: from the kernel's bytes to values that must be answered.
+//!
+//! Everything that one `read` brought is turned into owned descriptors before the caller sees the
+//! first event, so nothing leaks and nobody stays blocked when the caller stops half-way. This
+//! room decides nothing: it only knows what happens to an event that nobody decided (its default
+//! answer). Groups and marks live in [`crate::fanotify`], through which all of this is exported.
+#![allow(unsafe_code)] // A descriptor number in a kernel record has to become an owned descriptor.
+
+use std::iter::FusedIterator;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::{io, vec};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use crate::fanotify::Group;
+
+/// One operation that waits for an answer: the obligation to give it exactly once.
+///
+/// The kernel matches answers by descriptor *number*, so the answer is always written while the
+/// descriptor is open, and [`Permission::answer`] gives the descriptor out only afterwards.
+/// Dropping the value gives the default answer that was passed to [`Group::read`], then closes,
+/// and counts it in [`Group::dropped_answers`]. While it lives, the opener sleeps and only a fatal
+/// signal ends that: never leak one with [`std::mem::forget`].
+///
+/// # References
+///
+/// fanotify(7), "Dealing with permission events".
+#[derive(Debug)]
+#[must_use = "dropping it gives the default answer"]
+pub struct Permission {
+    // Order matters: fields are dropped from the top, and the answer goes out before the close.
+    duty: Duty,
+    file: OwnedFd,
+    process: Option<OwnedFd>,
+}
+
+impl Permission {
+    /// Answers, then hands out the descriptor, which may be kept or closed from now on.
+    ///
+    /// The descriptor stays invisible to fanotify: reading or mapping it raises no event.
+    ///
+    /// # Errors
+    ///
+    /// [`Answered::result`] carries them: see [`AnswerError`].
+    ///
+    /// # References
+    ///
+    /// fanotify(7), `struct fanotify_response`.
+    pub fn answer(self, response: Response) -> Answered {
+        let Self { mut duty, file, .. } = self;
+        let result = duty.answer(response);
+        Answered { result, file }
+    }
+
+    /// The file that is being opened or executed, for reading.
+    #[must_use]
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// The opener's pidfd, when the group was made with `FAN_REPORT_PIDFD` and the opener lived.
+    #[must_use]
+    pub fn process(&self) -> Option<BorrowedFd<'_>> {
+        self.process.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What the operation gets if nobody answers.
+    #[must_use]
+    pub fn default_response(&self) -> Response {
+        self.duty.default
+    }
+}
+
+/// The outcome of [`Permission::answer`].
+#[derive(Debug)]
+#[must_use = "the descriptor is closed here, and the kernel may have refused the answer"]
+pub struct Answered {
+    /// What the kernel took: `Deny` in place of a `DenyErrno` that this group or kernel refuses.
+    pub result: Result<Response, AnswerError>,
+    /// The event's descriptor. Its number may be reused by the next event once it is closed.
+    pub file: OwnedFd,
+}
+
+/// Why the kernel did not take an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// No event waits under this number: somebody else sharing the group answered it already (a
+    /// sweep), or this process is not the one that read it.
+    ///
+    /// An opener that was killed meanwhile is *not* reported so: the kernel takes the answer and
+    /// throws it away.
+    #[error("no event waits under this descriptor number: it was answered already")]
+    NotPending,
+    /// The system call failed for another reason, which the kernel does not document.
+    #[error("the kernel refused the answer: {0}")]
+    Os(Errno),
+}
+
+/// An answer to a permission event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Response {
+    /// The operation goes on (to the next group, if there is one).
+    Allow,
+    /// The operation fails with `EPERM`.
+    Deny,
+    /// The operation fails with this error; takes a `PreContent` group and Linux 6.14, else it
+    /// becomes a plain `Deny`.
+    DenyErrno(DenyErrno),
+}
+
+impl Response {
+    /// The bytes of `struct fanotify_response` that give this answer to event `number`.
+    pub(crate) fn to_bytes(self, number: RawFd) -> [u8; RESPONSE_LEN] {
+        let code = match self {
+            Self::Allow => libc::FAN_ALLOW,
+            Self::Deny => libc::FAN_DENY,
+            // FAN_DENY_ERRNO(e) of <linux/fanotify.h>; the values are far below 256.
+            Self::DenyErrno(e) => libc::FAN_DENY | (e.code() << FAN_ERRNO_SHIFT),
+        };
+        let mut bytes = [0; RESPONSE_LEN];
+        let (head, tail) = bytes.split_at_mut(size_of::<RawFd>());
+        head.copy_from_slice(&number.to_ne_bytes());
+        tail.copy_from_slice(&code.to_ne_bytes());
+        bytes
+    }
+}
+
+/// The errors, and the only ones, with which the kernel lets a group deny an operation.
+///
+/// # References
+///
+/// fanotify(7), `FAN_DENY_ERRNO`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DenyErrno {
+    /// `EPERM`: operation not permitted.
+    Eperm,
+    /// `EIO`: input/output error.
+    Eio,
+    /// `EAGAIN`: try again.
+    Eagain,
+    /// `EBUSY`: resource busy.
+    Ebusy,
+    /// `ETXTBSY`: text file busy.
+    Etxtbsy,
+    /// `ENOSPC`: no space left on device.
+    Enospc,
+    /// `EDQUOT`: quota exceeded.
+    Edquot,
+}
+
+impl DenyErrno {
+    /// Every representable error.
+    pub const ALL: [Self; 7] = [
+        Self::Eperm,
+        Self::Eio,
+        Self::Eagain,
+        Self::Ebusy,
+        Self::Etxtbsy,
+        Self::Enospc,
+        Self::Edquot,
+    ];
+
+    /// The value for `errno`, or nothing if the kernel would refuse it.
+    #[must_use]
+    pub fn from_errno(errno: Errno) -> Option<Self> {
+        Self::ALL.into_iter().find(|e| e.errno() == errno)
+    }
+
+    /// The error that the opener gets.
+    #[must_use]
+    pub fn errno(self) -> Errno {
+        match self {
+            Self::Eperm => Errno::PERM,
+            Self::Eio => Errno::IO,
+            Self::Eagain => Errno::AGAIN,
+            Self::Ebusy => Errno::BUSY,
+            Self::Etxtbsy => Errno::TXTBSY,
+            Self::Enospc => Errno::NOSPC,
+            Self::Edquot => Errno::DQUOT,
+        }
+    }
+
+    fn code(self) -> u32 {
+        self.errno().raw_os_error().unsigned_abs()
+    }
+}
+
+/// One event of a permission group.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A process waits for an answer.
+    Permission {
+        /// What it wants to do.
+        operation: Operation,
+        /// Its thread group id; nothing if it lives in a pid namespace that is not below ours.
+        pid: Option<Pid>,
+        /// The obligation to answer.
+        permission: Permission,
+    },
+    /// The queue was full and the kernel let operations pass unasked.
+    ///
+    /// Cannot happen in a group that was made with `FAN_UNLIMITED_QUEUE`, as [`Group::new`] does.
+    Overflow,
+    /// The kernel could not open the file for us and has *denied* the operation already.
+    ///
+    /// Typical: `EMFILE` (our descriptor table is full), `ENXIO`, `ESTALE`.
+    Unopenable {
+        /// The opener, if the kernel told it.
+        pid: Option<Pid>,
+        /// The reason, if the kernel told it (`FAN_REPORT_FD_ERROR`, Linux 6.13).
+        errno: Option<Errno>,
+    },
+    /// An event of a kind that [`Group`] never subscribes to. If it was one that waits for an
+    /// answer, it has got the default.
+    Other {
+        /// The kernel's event mask.
+        mask: u64,
+    },
+    /// The rest of the batch is not in the format this program knows; it was given up, and
+    /// whoever waits behind it gets an answer only from [`Group::sweep`] or when the group closes.
+    Malformed,
+}
+
+/// The kind of operation that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// The file is being opened.
+    Open,
+    /// The file is being executed. An `Open` of the same file follows if this is allowed.
+    Exec,
+}
+
+/// The events of one `read`; whatever is not taken out is answered with the default on drop.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    events: vec::Drain<'a, Event>,
+}
+
+impl Iterator for Batch<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.events.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.events.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Batch<'_> {}
+impl FusedIterator for Batch<'_> {}
+
+/// Reusable memory for [`Group::read`], sized so that one `read` brings a known number of events.
+///
+/// Each event of a group made by [`Group::new`] installs one descriptor (two with
+/// `FAN_REPORT_PIDFD`), so the size is a bound on how fast the descriptor table can fill.
+#[derive(Debug)]
+pub struct EventBuffer {
+    bytes: Vec<u8>,
+    events: Vec<Event>,
+}
+
+impl EventBuffer {
+    /// Memory for at most `events` events per `read`, and for at least one.
+    #[must_use]
+    pub fn with_capacity(events: usize) -> Self {
+        let events = events.max(1);
+        // The slack is less than one more event, and lets a lone event have a pidfd record.
+        let len = events.saturating_mul(METADATA_LEN).saturating_add(SLACK);
+        Self {
+            bytes: vec![0; len],
+            events: Vec::with_capacity(events),
+        }
+    }
+
+    /// Reads once from `group`; see [`Group::read`].
+    pub(crate) fn fill(&mut self, group: &Arc<Group>, default: Response) -> io::Result<Batch<'_>> {
+        self.events.clear();
+        match rustix::io::retry_on_intr(|| rustix::io::read(&**group, &mut self.bytes)) {
+            Ok(len) => {
+                let bytes = self.bytes.get(..len).unwrap_or_default();
+                for record in Records::new(bytes) {
+                    // Nothing may fail between two records: each may hold a descriptor.
+                    self.events
+                        .push(record.map_or(Event::Malformed, |r| adopt(&r, group, default)));
+                }
+            }
+            Err(Errno::AGAIN) => {}
+            // Before Linux 6.13 this is how the error of opening an event's file is told, and a FUSE
+            // daemon can choose that error: it must not look like the end of the group.
+            Err(errno) if !group.takes_answers() => return Err(errno.into()),
+            Err(errno) => self.events.push(Event::Unopenable {
+                pid: None,
+                errno: Some(errno),
+            }),
+        }
+        Ok(Batch {
+            events: self.events.drain(..),
+        })
+    }
+}
+
+/// The part of a [`Permission`] that knows whether the answer is still owed.
+#[derive(Debug)]
+struct Duty {
+    group: Arc<Group>,
+    number: RawFd,
+    default: Response,
+    owed: bool,
+}
+
+impl Duty {
+    fn answer(&mut self, response: Response) -> Result<Response, AnswerError> {
+        self.owed = false;
+        self.group.respond(self.number, response)
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if self.owed {
+            // An error has nobody to go to, and as a rule means that somebody else has answered.
+            if self.answer(self.default).is_ok() {
+                self.group.count_dropped();
+            }
+        }
+    }
+}
+
+/// Takes over what one record of a permission group carries.
+fn adopt(record: &Record<'_>, group: &Arc<Group>, default: Response) -> Event {
+    // Both first, whatever the event turns out to be.
+    let file = own(record.fd);
+    let process = record.infos().find_map(|info| info.pidfd()).and_then(own);
+    let pid = Some(record.pid)
+        .filter(|pid| *pid > 0)
+        .and_then(Pid::from_raw);
+    let operation = if record.mask & libc::FAN_Q_OVERFLOW != 0 {
+        return Event::Overflow;
+    } else if record.mask & libc::FAN_OPEN_EXEC_PERM != 0 {
+        Some(Operation::Exec)
+    } else if record.mask & libc::FAN_OPEN_PERM != 0 {
+        Some(Operation::Open)
+    } else {
+        None
+    };
+    if file.is_none() && operation.is_none() {
+        return Event::Other { mask: record.mask };
+    }
+    let Some(file) = file else {
+        // FAN_NOFD hides the reason; with FAN_REPORT_FD_ERROR the same value would be EPERM.
+        let errno =
+            (record.fd < libc::FAN_NOFD).then(|| Errno::from_raw_os_error(-record.fd.max(-4095)));
+        return Event::Unopenable { pid, errno };
+    };
+    let duty = Duty {
+        group: Arc::clone(group),
+        number: file.as_raw_fd(),
+        default,
+        owed: true,
+    };
+    let permission = Permission {
+        duty,
+        file,
+        process,
+    };
+    match operation {
+        Some(operation) => Event::Permission {
+            operation,
+            pid,
+            permission,
+        },
+        // A permission kind we never asked for (a group made by somebody else) must not hang its
+        // opener; for a mere notification the kernel shrugs the answer off.
+        None => Event::Other {
+            mask: permission.settle(record.mask),
+        },
+    }
+}
+
+impl Permission {
+    fn settle(mut self, mask: u64) -> u64 {
+        let _answered = self.duty.answer(self.duty.default);
+        mask
+    }
+}
+
+fn own(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: (1) open: the kernel installed it during the `read` that `fill` has just made, and
+    // nobody else knows the number; (2) owned by nobody else: `Records` yields each record once,
+    // and `adopt` asks once for the file and once for the pidfd; (3) never -1: checked here.
+    (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// One `struct fanotify_event_metadata` and the information records behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    pub(crate) mask: u64,
+    pub(crate) fd: RawFd,
+    pub(crate) pid: i32,
+    info: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn infos(&self) -> Infos<'a> {
+        Infos { rest: self.info }
+    }
+}
+
+/// The bytes at this place are no event record of the known version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Walks the records that one `read` brought; yields `Malformed` once and ends when a length or
+/// the version is wrong. Fields are copied out, so the bytes need no alignment.
+#[derive(Debug)]
+pub(crate) struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    fn split(&mut self) -> Option<Record<'a>> {
+        let (mut head, _) = self
+            .rest
+            .split_first_chunk::<METADATA_LEN>()
+            .map(|(h, t)| (&h[..], t))?;
+        let event_len = usize::try_from(u32::from_ne_bytes(take(&mut head)?)).ok()?;
+        let [version, _reserved] = take(&mut head)?;
+        let metadata_len = usize::from(u16::from_ne_bytes(take(&mut head)?));
+        if version != VERSION || metadata_len < METADATA_LEN || event_len < metadata_len {
+            return None;
+        }
+        let (event, rest) = self.rest.split_at_checked(event_len)?;
+        let record = Record {
+            mask: u64::from_ne_bytes(take(&mut head)?),
+            fd: i32::from_ne_bytes(take(&mut head)?),
+            pid: i32::from_ne_bytes(take(&mut head)?),
+            info: event.get(metadata_len..)?,
+        };
+        self.rest = rest;
+        Some(record)
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = self.split();
+        if record.is_none() {
+            self.rest = &[];
+        }
+        Some(record.ok_or(Malformed))
+    }
+}
+
+/// One information record: its type and what follows its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Info<'a> {
+    pub(crate) kind: u8,
+    pub(crate) body: &'a [u8],
+}
+
+impl Info<'_> {
+    fn pidfd(&self) -> Option<RawFd> {
+        let mut body = self.body;
+        (self.kind == libc::FAN_EVENT_INFO_TYPE_PIDFD).then_some(())?;
+        take(&mut body).map(RawFd::from_ne_bytes)
+    }
+}
+
+/// Walks information records; unknown types are for the caller to skip, a wrong length ends it.
+#[derive(Debug)]
+pub(crate) struct Infos<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Infos<'a> {
+    type Item = Info<'a>;
+
+    fn next(&mut self) -> Option<Info<'a>> {
+        let mut head = std::mem::take(&mut self.rest);
+        let all = head;
+        let [kind, _padding] = take(&mut head)?;
+        let len = usize::from(u16::from_ne_bytes(take(&mut head)?));
+        let (record, rest) = all.split_at_checked(len)?;
+        let body = record.get(INFO_HEADER_LEN..)?;
+        self.rest = rest;
+        Some(Info { kind, body })
+    }
+}
+
+/// Takes the next `N` bytes off the front.
+pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+/// Size of `struct fanotify_event_metadata`.
+const METADATA_LEN: usize = size_of::<libc::fanotify_event_metadata>();
+/// Size of `struct fanotify_event_info_header`.
+const INFO_HEADER_LEN: usize = 4;
+/// `FANOTIFY_METADATA_VERSION`.
+const VERSION: u8 = 3;
+const SLACK: usize = 16;
+/// Size of `struct fanotify_response`.
+pub(crate) const RESPONSE_LEN: usize = 8;
+/// `FAN_ERRNO_SHIFT` of <linux/fanotify.h>, not in the libc crate.
+const FAN_ERRNO_SHIFT: u32 = 24;
+
+const _: () = assert!(METADATA_LEN == 24 && SLACK < METADATA_LEN);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Bytes on their way, with what travels beside them.
+
+use std::sync::Arc;
+
+use fltport_engine::output::Body as EngineBody;
+
+use crate::sys::Attachment;
+
+/// A message, reply or request inside the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Body {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) attachment: Option<Arc<Attachment>>,
+    /// Who sent it, stamped by the kernel; only on requests of a client.
+    pub(crate) caller: Option<Caller>,
+}
+
+/// The process that made a request. The kernel says so for each frame: a handle may be used by another process than the
+/// one that connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Process id.
+    pub pid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+impl Body {
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+}
+
+impl EngineBody for Body {
+    fn length(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn has_attachment(&self) -> bool {
+        self.attachment.is_some()
+    }
+}

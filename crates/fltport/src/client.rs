@@ -1,0 +1,243 @@
+//! The application's end of a connection: getting messages, replying, sending requests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fltport_engine::{NtStatus, PortName, limits};
+
+use crate::client_driver::{Call, Connection, Ended};
+use crate::error::{CallError, ConnectError};
+use crate::message::Message;
+use crate::sys;
+
+/// A connection to a server port (the port handle of `FilterConnectCommunicationPort`).
+///
+/// All calls may be made from several threads at once. Dropping the client closes the connection.
+///
+/// ```no_run
+/// use fltport::Client;
+///
+/// let client = Client::connect(r"\ScannerPort", b"")?;
+/// loop {
+///     let message = client.next_message()?;
+///     let clean = !message.payload().starts_with(b"bad");
+///     message.reply(&[u8::from(clean)])?;
+/// }
+/// # #[allow(unreachable_code)]
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    connection: Arc<Connection>,
+    polled: std::sync::Mutex<Option<(Arc<Call>, u64)>>,
+}
+
+/// Where to look for a port, and whom to trust there.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Connector {
+    directory: Option<PathBuf>,
+    trusted: Vec<u32>,
+}
+
+impl Connector {
+    /// Looks in this user's usual port directory, and trusts root and this user.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks in this directory instead.
+    pub fn directory(mut self, path: impl AsRef<Path>) -> Self {
+        self.directory = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// Also trusts a port that this user serves.
+    pub fn trust_user(mut self, uid: u32) -> Self {
+        self.trusted.push(uid);
+        self
+    }
+
+    /// Connects, as [`Client::connect`].
+    ///
+    /// # Errors
+    /// [`ConnectError`] says who is wrong and what to do.
+    pub fn connect(&self, name: &str, context: &[u8]) -> Result<Client, ConnectError> {
+        let name = PortName::parse(name)?;
+        let socket =
+            sys::Directory::resolve(self.directory.as_deref()).connect(&name, &self.trusted)?;
+        Ok(Client::new(Connection::greet(Box::new(socket), context)?))
+    }
+}
+
+impl Client {
+    pub(crate) fn new(connection: Arc<Connection>) -> Self {
+        Self {
+            connection,
+            polled: std::sync::Mutex::new(None),
+        }
+    }
+
+    /// Connects to the port `name` with up to 65,511 bytes of `context`. Blocks for as long as the filter's connect
+    /// callback takes.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says who is wrong and what to do.
+    ///
+    /// # References
+    /// `FilterConnectCommunicationPort`.
+    #[doc(alias = "FilterConnectCommunicationPort")]
+    pub fn connect(name: &str, context: &[u8]) -> Result<Self, ConnectError> {
+        Connector::new().connect(name, context)
+    }
+
+    /// Connects over a socket that the host handed to this process, such as by [`crate::ServerPort::offer`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; the descriptor is closed then.
+    #[cfg(target_os = "linux")]
+    pub fn from_fd(socket: std::os::fd::OwnedFd, context: &[u8]) -> Result<Self, ConnectError> {
+        let kind = rustix::net::sockopt::socket_type(&socket);
+        if kind != Ok(rustix::net::SocketType::SEQPACKET) {
+            return Err(ConnectError::NotAPort(PathBuf::from(
+                "the inherited descriptor",
+            )));
+        }
+        Ok(Self::new(Connection::greet(
+            Box::new(sys::Socket::new(socket)),
+            context,
+        )?))
+    }
+
+    /// The next message, of any length that the port allows. Blocks until one comes or the connection is over.
+    ///
+    /// # Errors
+    /// [`CallError::Disconnected`] when the filter has closed the connection or went away.
+    ///
+    /// # References
+    /// `FilterGetMessage`.
+    #[doc(alias = "FilterGetMessage")]
+    pub fn next_message(&self) -> Result<Message, CallError> {
+        self.get(self.whole_message())
+    }
+
+    /// The next message that fits in `size` bytes, header of 16 bytes included. Blocks as [`Self::next_message`].
+    ///
+    /// # Errors
+    /// [`CallError::TooSmall`] if the message that came is longer; it is not lost and waits for a bigger get.
+    #[doc(alias = "FilterGetMessage")]
+    pub fn get(&self, size: u32) -> Result<Message, CallError> {
+        let (call, _) = self.connection.start_get(size);
+        self.message(self.connection.wait(&call, None))
+    }
+
+    /// The next message, if one comes within `wait`. Afterwards no get is left behind.
+    ///
+    /// # Errors
+    /// [`CallError::TimedOut`] if none came, and those of [`Self::next_message`].
+    pub fn next_message_within(&self, wait: Duration) -> Result<Message, CallError> {
+        let (call, get) = self.connection.start_get(self.whole_message());
+        let ended = self
+            .connection
+            .wait(&call, Instant::now().checked_add(wait));
+        if ended.is_none() {
+            self.connection.give_up_get(&call, get);
+            return Err(CallError::TimedOut);
+        }
+        self.message(ended)
+    }
+
+    /// A message that is there already. Leaves a get posted, so that the next message makes the descriptor of
+    /// [`std::os::fd::AsFd`] readable; call again then. For one polling consumer.
+    ///
+    /// # Errors
+    /// As [`Self::next_message`].
+    pub fn try_next_message(&self) -> Result<Option<Message>, CallError> {
+        let mut polled = self
+            .polled
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (call, _) =
+            polled.get_or_insert_with(|| self.connection.start_get(self.whole_message()));
+        self.connection.pump();
+        let Some(ended) = call.take() else {
+            return Ok(None);
+        };
+        *polled = None;
+        self.message(Some(ended)).map(Some)
+    }
+
+    /// Sends a request to the filter's message callback and waits for its answer of at most `capacity` bytes. Blocks for
+    /// as long as the callback takes.
+    ///
+    /// # Errors
+    /// [`CallError::Status`] with what the callback said, [`CallError::Disconnected`].
+    ///
+    /// # References
+    /// `FilterSendMessage`.
+    #[doc(alias = "FilterSendMessage")]
+    pub fn send(&self, input: &[u8], capacity: u32) -> Result<Vec<u8>, CallError> {
+        let (status, bytes) = self.send_raw(input, capacity);
+        if status == NtStatus::SUCCESS {
+            Ok(bytes)
+        } else {
+            Err(CallError::from_status(status, 0))
+        }
+    }
+
+    /// As [`Self::send`], with the callback's status as it is and the bytes that came with it: a warning may have some.
+    #[must_use]
+    pub fn send_raw(&self, input: &[u8], capacity: u32) -> (NtStatus, Vec<u8>) {
+        let call = self.connection.start_request(input, capacity);
+        match self.connection.wait(&call, None) {
+            Some(Ended::Done { status, bytes, .. }) => (status, bytes),
+            _ => (NtStatus::PORT_DISCONNECTED, Vec::new()),
+        }
+    }
+
+    /// Whether the connection is up, as far as is known here.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_connected()
+    }
+
+    /// Most payload bytes of one message, reply or request on this port.
+    #[must_use]
+    pub fn max_message(&self) -> u32 {
+        self.connection.max_message()
+    }
+
+    /// Closes the connection: calls of other threads end, the filter's disconnect callback runs. Dropping does the same.
+    pub fn close(&self) {
+        self.connection.close();
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) const fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) fn whole_message(&self) -> u32 {
+        self.connection.max_message().saturating_add(limits::HEADER)
+    }
+
+    fn message(&self, ended: Option<Ended>) -> Result<Message, CallError> {
+        let delivered = ended.ok_or(CallError::TimedOut)?.into_message()?;
+        Ok(Message::new(Arc::clone(&self.connection), delivered))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.connection.close();
+    }
+}
+
+/// Readable when something has come; then call [`Client::try_next_message`].
+#[cfg(target_os = "linux")]
+impl std::os::fd::AsFd for Client {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.connection.descriptor()
+    }
+}

@@ -1,0 +1,434 @@
+//! One connection at its host: the engine's connection under a lock, the way to the client, and what the engine asks for.
+//!
+//! Every entry does the same: lock, tell the engine, carry out what it says. Frames leave under the lock, so their order
+//! is the engine's; callbacks and finished sends are run after it, so no callback ever re-enters the engine.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fltport_engine::connection::{Connection, State, Violation};
+use fltport_engine::output::{Outcome, Output, RequestKey, SendKey};
+use fltport_engine::questions::Counters;
+use fltport_engine::wire::{ToClient, ToHost};
+use fltport_engine::{NtStatus, Timeout};
+
+use crate::body::{Body, Caller};
+use crate::clock;
+use crate::link::{HostLink, Outbox};
+use crate::peer::Peer;
+use crate::timer::Timer;
+
+/// The filter's side of a connection: what its port does for it.
+pub(crate) trait Owner: Send + Sync {
+    /// Run the message callback on some thread, then call [`Core::request_returned`].
+    fn run_message(&self, core: Arc<Core>, call: MessageCall);
+    /// Run the disconnect callback on some thread, then call [`Core::disconnect_returned`].
+    fn run_disconnect(&self, core: Arc<Core>);
+    /// The connection no longer counts.
+    fn release_slot(&self);
+    /// The filter closed the connection while its client still holds its end.
+    fn severed(&self, core: &Arc<Core>);
+    /// The connection is over and needs nothing any more.
+    fn ended(&self, core: &Core);
+    /// Ends asynchronous sends.
+    fn timer(&self) -> &Timer;
+}
+
+/// A request of a client, for the message callback.
+#[derive(Debug)]
+pub(crate) struct MessageCall {
+    pub(crate) key: RequestKey,
+    pub(crate) input: Vec<u8>,
+    pub(crate) caller: Caller,
+    pub(crate) capacity: u32,
+}
+
+/// Who is told of the end of a send.
+pub(crate) enum Sender {
+    /// A thread that waits.
+    Waits(Arc<crate::client_port::Slot>),
+    /// A function to call.
+    Calls(Box<dyn FnOnce(Outcome<Body>) + Send>),
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Waits(_) => "Waits",
+            Self::Calls(_) => "Calls",
+        })
+    }
+}
+
+/// A message on its way into [`Core::send`].
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) body: Body,
+    pub(crate) reply: Option<u32>,
+    pub(crate) timeout: Timeout,
+}
+
+/// One connection at its host.
+pub(crate) struct Core {
+    inner: Mutex<Inner>,
+    owner: Arc<dyn Owner>,
+    peer: Peer,
+    id: u64,
+    max_message: u32,
+    cookie: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Connection<Body, Sender>,
+    outbox: Outbox,
+}
+
+impl Core {
+    pub(crate) fn new(
+        owner: Arc<dyn Owner>,
+        link: Box<dyn HostLink>,
+        peer: Peer,
+        id: u64,
+        max_message: u32,
+    ) -> Self {
+        let inner = Inner {
+            engine: Connection::new(max_message),
+            outbox: Outbox::new(link),
+        };
+        Self {
+            inner: Mutex::new(inner),
+            owner,
+            peer,
+            id,
+            max_message,
+            cookie: Mutex::new(None),
+        }
+    }
+
+    /// The connect callback has returned. `cookie` is there if it accepted.
+    pub(crate) fn connect_returned(
+        self: &Arc<Self>,
+        status: NtStatus,
+        cookie: Option<Arc<dyn Any + Send + Sync>>,
+    ) {
+        *self.cookie.lock().unwrap_or_else(PoisonError::into_inner) = cookie;
+        self.enter(|engine| engine.handle_connect_returned(status));
+    }
+
+    /// Takes a send on; `sender` is told of its end, perhaps before this returns.
+    pub(crate) fn send(self: &Arc<Self>, message: Outgoing, sender: Sender) -> SendKey {
+        let Outgoing {
+            body,
+            reply,
+            timeout,
+        } = message;
+        let watched = matches!(sender, Sender::Calls(_)) && timeout != Timeout::Never;
+        let key =
+            self.enter(|engine| engine.handle_send(clock::now(), body, reply, timeout, sender));
+        if watched {
+            self.watch();
+        }
+        key
+    }
+
+    /// Gives up a send.
+    pub(crate) fn cancel(self: &Arc<Self>, key: SendKey) {
+        self.enter(|engine| engine.handle_send_cancelled(key));
+    }
+
+    /// Ends all sends whose deadline has passed.
+    pub(crate) fn handle_timeout(self: &Arc<Self>) {
+        self.enter(|engine| engine.handle_timeout(clock::now()));
+        self.watch();
+    }
+
+    /// A frame has come from the client.
+    pub(crate) fn handle_frame(
+        self: &Arc<Self>,
+        frame: ToHost,
+        payload: Vec<u8>,
+        caller: Option<Caller>,
+    ) -> Result<(), Violation> {
+        self.enter(|engine| {
+            match frame {
+                ToHost::Get { get, size } => return engine.handle_get(get, size),
+                ToHost::CancelGet { get } => engine.handle_get_cancelled(get),
+                ToHost::Reply {
+                    reply,
+                    message_id,
+                    status,
+                    ..
+                } => {
+                    engine.handle_reply(reply, message_id, status, Body::from_bytes(payload));
+                }
+                ToHost::Request {
+                    request, capacity, ..
+                } => {
+                    let body = Body {
+                        bytes: payload,
+                        attachment: None,
+                        caller,
+                    };
+                    engine.handle_request(request, body, capacity);
+                }
+                ToHost::Hello { .. } => return Err(Violation("a second greeting")),
+                ToHost::Chunk { .. } => return Err(Violation("a part without a beginning")),
+            }
+            Ok(())
+        })
+    }
+
+    /// The client's end is closed, or is to be treated so.
+    pub(crate) fn handle_peer_closed(self: &Arc<Self>) {
+        self.enter(Connection::handle_peer_closed);
+    }
+
+    /// The link takes packets again.
+    pub(crate) fn handle_writable(self: &Arc<Self>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.outbox.handle_writable() {
+            drop(inner);
+            self.enter(Connection::handle_writable);
+        } else {
+            // Still full: the engine has been told before.
+            drop(inner);
+        }
+    }
+
+    /// Whether the client has to read before it is read again.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .outbox
+            .is_blocked()
+    }
+
+    /// The filter closes its end.
+    pub(crate) fn close(self: &Arc<Self>) {
+        let severed = self.enter(|engine| {
+            let before = engine.state();
+            engine.handle_filter_closed();
+            before == State::Connected && engine.state() == State::Severed
+        });
+        if severed {
+            self.owner.severed(self);
+        }
+    }
+
+    /// The filter is being unregistered.
+    pub(crate) fn unregister(self: &Arc<Self>) {
+        self.enter(Connection::handle_unregister);
+    }
+
+    /// The message callback has returned.
+    pub(crate) fn request_returned(
+        self: &Arc<Self>,
+        key: RequestKey,
+        input: u32,
+        status: NtStatus,
+        output: Vec<u8>,
+    ) {
+        let body = (!output.is_empty()).then(|| Body::from_bytes(output));
+        self.enter(|engine| engine.handle_request_returned(key, input, status, body));
+    }
+
+    /// The disconnect callback has returned.
+    pub(crate) fn disconnect_returned(self: &Arc<Self>) {
+        self.enter(Connection::handle_disconnect_returned);
+        self.owner.ended(self);
+    }
+
+    /// The connection cookie, for a message callback.
+    pub(crate) fn cookie(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.cookie
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The connection cookie, for the disconnect callback, which is the last.
+    pub(crate) fn take_cookie(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.cookie
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    pub(crate) const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) const fn max_message(&self) -> u32 {
+        self.max_message
+    }
+
+    /// State, sends waiting and outstanding, gets posted, what has happened.
+    pub(crate) fn statistics(&self) -> (State, (usize, usize), usize, Counters) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = &inner.engine;
+        (
+            engine.state(),
+            engine.pending(),
+            engine.posted(),
+            engine.counters(),
+        )
+    }
+
+    fn watch(self: &Arc<Self>) {
+        let deadlines = self
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .engine
+            .next_deadlines();
+        self.owner.timer().watch(self, deadlines);
+    }
+
+    /// The one way into the engine.
+    fn enter<R>(self: &Arc<Self>, input: impl FnOnce(&mut Connection<Body, Sender>) -> R) -> R {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = input(&mut inner.engine);
+        let mut later = Vec::new();
+        while let Some(output) = inner.engine.poll_output() {
+            if let Some(output) = inner.carry_out(output, self.max_message) {
+                later.push(output);
+            }
+        }
+        drop(inner);
+        for output in later {
+            self.tell(output);
+        }
+        result
+    }
+
+    fn tell(self: &Arc<Self>, output: Output<Body, Sender>) {
+        match output {
+            Output::Finished {
+                sender: Sender::Waits(slot),
+                outcome,
+            } => slot.finish(outcome),
+            Output::Finished {
+                sender: Sender::Calls(call),
+                outcome,
+            } => call(outcome),
+            Output::RunMessage {
+                request,
+                input,
+                capacity,
+            } => {
+                let caller = input.caller.unwrap_or_else(|| self.peer.caller());
+                let call = MessageCall {
+                    key: request,
+                    input: input.bytes,
+                    caller,
+                    capacity,
+                };
+                self.owner.run_message(Arc::clone(self), call);
+            }
+            Output::RunDisconnect => self.owner.run_disconnect(Arc::clone(self)),
+            Output::ReleaseSlot => self.owner.release_slot(),
+            // The rest goes to the peer and was carried out under the lock.
+            _ => {}
+        }
+    }
+}
+
+impl Inner {
+    /// Carries out what goes to the peer; gives back what is for the filter or a sender.
+    fn carry_out(
+        &mut self,
+        output: Output<Body, Sender>,
+        max_message: u32,
+    ) -> Option<Output<Body, Sender>> {
+        let (frame, body) = match output {
+            Output::Connected(status) => (
+                ToClient::Connected {
+                    status,
+                    max_message,
+                },
+                None,
+            ),
+            Output::Deliver {
+                get,
+                header,
+                deadline,
+                body,
+            } => {
+                let remaining = deadline.remaining(clock::now());
+                let length = u32::try_from(body.bytes.len()).unwrap_or(u32::MAX);
+                let attachment = body.attachment.is_some();
+                (
+                    ToClient::Message {
+                        get,
+                        header,
+                        remaining,
+                        attachment,
+                        length,
+                    },
+                    Some(body),
+                )
+            }
+            Output::GetFailed {
+                get,
+                status,
+                needed,
+            } => (
+                ToClient::GetFailed {
+                    get,
+                    status,
+                    needed,
+                },
+                None,
+            ),
+            Output::ReplyDone { reply, status } => (ToClient::ReplyDone { reply, status }, None),
+            Output::RequestDone {
+                request,
+                status,
+                body,
+            } => {
+                let length = body.as_ref().map_or(0, |body| {
+                    u32::try_from(body.bytes.len()).unwrap_or(u32::MAX)
+                });
+                (
+                    ToClient::RequestDone {
+                        request,
+                        status,
+                        length,
+                    },
+                    body,
+                )
+            }
+            // A hint, not worth keeping for a client that does not read.
+            Output::Abandoned { .. } if self.outbox.is_blocked() => return None,
+            Output::Abandoned { message_id } => (ToClient::Abandoned { message_id }, None),
+            Output::Disconnected => (ToClient::Disconnected, None),
+            Output::Close => {
+                self.outbox.close();
+                return None;
+            }
+            for_others => return Some(for_others),
+        };
+        let Body {
+            bytes, attachment, ..
+        } = body.unwrap_or_default();
+        if !self.outbox.send(&frame, bytes, attachment) {
+            self.engine.handle_blocked();
+        }
+        None
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}

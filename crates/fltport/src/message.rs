@@ -1,0 +1,136 @@
+//! A message that a client has got, and the reply that it owes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use fltport_engine::NtStatus;
+use fltport_engine::wire::MessageHeader;
+
+use crate::client_driver::{Connection, Delivered, Ended};
+use crate::error::CallError;
+use crate::sys::Attachment;
+
+/// A message of the filter. If it wants a reply, it is an obligation: [`Message::reply`] spends it, and dropping it tells
+/// the sender at once that there will be none (`STATUS_CANCELLED`), instead of letting it wait for its deadline.
+#[derive(Debug)]
+#[must_use = "a message may want a reply; dropping it tells the sender that there is none"]
+pub struct Message {
+    connection: Arc<Connection>,
+    header: MessageHeader,
+    bytes: Vec<u8>,
+    attachment: Option<Attachment>,
+    deadline: Option<Instant>,
+    owes_reply: bool,
+}
+
+impl Message {
+    pub(crate) fn new(connection: Arc<Connection>, message: Delivered) -> Self {
+        let Delivered {
+            header,
+            bytes,
+            attachment,
+            deadline,
+        } = message;
+        let owes_reply = header.reply_length != 0;
+        Self {
+            connection,
+            header,
+            bytes,
+            attachment,
+            deadline,
+            owes_reply,
+        }
+    }
+
+    /// The payload, without the header.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The header, as a Windows program would see it.
+    #[must_use]
+    pub const fn header(&self) -> MessageHeader {
+        self.header
+    }
+
+    /// Payload bytes that the reply may have; `None` if the sender wants no reply.
+    #[must_use]
+    pub const fn reply_capacity(&self) -> Option<u32> {
+        self.header.reply_capacity()
+    }
+
+    /// When the sender stops waiting; `None` without a limit. A reply after it finds nobody.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether the sender has stopped waiting, as far as is known here. Work on the answer can stop then.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.owes_reply && self.connection.is_abandoned(self.header.message_id)
+    }
+
+    /// The open file that came with the message: a regular file, opened for reading only, whose offset is shared with
+    /// the sender. Read it by position.
+    #[must_use]
+    pub const fn attachment(&self) -> Option<&Attachment> {
+        self.attachment.as_ref()
+    }
+
+    /// Takes the open file out of the message.
+    pub const fn take_attachment(&mut self) -> Option<Attachment> {
+        self.attachment.take()
+    }
+
+    /// Replies with `STATUS_SUCCESS` and `payload`. Blocks until the host has matched the reply with its sender: after
+    /// `Ok` the sender has the reply, whatever happens next.
+    ///
+    /// # Errors
+    /// [`CallError::NoWaiter`] if the sender has given up, [`CallError::ReplyTooLong`] if the payload was cut (the message
+    /// counts as answered), [`CallError::Disconnected`].
+    ///
+    /// # References
+    /// `FilterReplyMessage`.
+    #[doc(alias = "FilterReplyMessage")]
+    pub fn reply(self, payload: &[u8]) -> Result<(), CallError> {
+        self.reply_with(NtStatus::SUCCESS, payload)
+    }
+
+    /// Replies with a status of one's own, which is what the send returns.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn reply_with(mut self, status: NtStatus, payload: &[u8]) -> Result<(), CallError> {
+        self.owes_reply = false;
+        let call = self
+            .connection
+            .start_reply(self.header.message_id, status, payload);
+        self.connection
+            .wait(&call, None)
+            .map_or(Err(CallError::Disconnected), Ended::into_reply)
+    }
+
+    /// Replies without waiting for the outcome.
+    pub fn reply_and_forget(mut self, payload: &[u8]) {
+        self.owes_reply = false;
+        self.connection
+            .start_reply(self.header.message_id, NtStatus::SUCCESS, payload);
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn spend(mut self) -> (Arc<Connection>, u64) {
+        self.owes_reply = false;
+        (Arc::clone(&self.connection), self.header.message_id)
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        if self.owes_reply {
+            self.connection
+                .start_reply(self.header.message_id, NtStatus::CANCELLED, &[]);
+        }
+    }
+}

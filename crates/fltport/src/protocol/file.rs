@@ -1,0 +1,157 @@
+//! Questions of a filter host about file operations, and what a service answers.
+//!
+//! The file itself comes as the message's attachment: open for reading only, to be read by position. Opening it again,
+//! by whatever path, would ask the same question once more.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Protocol;
+
+/// The protocol of a filter host and its services.
+#[derive(Clone, Copy, Debug)]
+pub enum FileProtocol {}
+
+impl Protocol for FileProtocol {
+    type Question = Question;
+    type Answer = Answer;
+    type Request = [u8; 8];
+    type Response = [u8; 8];
+}
+
+/// May this operation go on?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Question {
+    /// Names the operation in logs; unique for one host.
+    pub id: u64,
+    /// What is to be done with the file: an [`Operation`].
+    pub operation: u32,
+    /// The process that wants to (thread group id), zero if it is not in the host's pid namespace.
+    pub pid: u32,
+    /// The device that the file is on, as in `st_dev`.
+    pub device: u64,
+    /// The file's number there.
+    pub inode: u64,
+    /// The file's size in bytes when the question was asked.
+    pub size: u64,
+}
+
+/// What is to be done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum Operation {
+    /// Opened.
+    Open = 1,
+    /// Executed.
+    Exec = 2,
+}
+
+impl Operation {
+    /// The operation of a question; `None` for one that this version does not know.
+    #[must_use]
+    pub const fn parse(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Open),
+            2 => Some(Self::Exec),
+            _ => None,
+        }
+    }
+}
+
+/// What the service says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Answer {
+    /// A [`Verdict`].
+    pub verdict: u32,
+    /// Bytes of `reason` that count.
+    reason_length: u32,
+    reason: [u8; REASON_MAX],
+}
+
+/// Longest reason in bytes: the name of a rule, or a few words.
+pub const REASON_MAX: usize = 120;
+
+/// What a service may say of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum Verdict {
+    /// The operation may go on.
+    Allow = 1,
+    /// It may not.
+    Deny = 2,
+    /// The service cannot tell: the file is too large, took too long, or cannot be read. The host's policy decides.
+    Unscannable = 3,
+}
+
+impl Answer {
+    /// An answer with a reason, which is cut to [`REASON_MAX`] bytes at a character.
+    #[must_use]
+    pub fn new(verdict: Verdict, reason: &str) -> Self {
+        let mut length = reason.len().min(REASON_MAX);
+        while !reason.is_char_boundary(length) {
+            length -= 1;
+        }
+        let mut bytes = [0; REASON_MAX];
+        for (into, from) in bytes.iter_mut().zip(reason.bytes().take(length)) {
+            *into = from;
+        }
+        let reason_length = u32::try_from(length).unwrap_or(0);
+        Self {
+            verdict: verdict as u32,
+            reason_length,
+            reason: bytes,
+        }
+    }
+
+    /// The verdict; `None` for a value that is none, which a host treats as a service that cannot tell.
+    #[must_use]
+    pub const fn verdict(&self) -> Option<Verdict> {
+        match self.verdict {
+            1 => Some(Verdict::Allow),
+            2 => Some(Verdict::Deny),
+            3 => Some(Verdict::Unscannable),
+            _ => None,
+        }
+    }
+
+    /// The reason as text, without control characters: it goes to terminals and logs.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let length = usize::try_from(self.reason_length)
+            .unwrap_or(REASON_MAX)
+            .min(REASON_MAX);
+        let text =
+            String::from_utf8_lossy(self.reason.get(..length).unwrap_or_default()).into_owned();
+        text.chars()
+            .map(|c| if c.is_control() { '\u{FFFD}' } else { c })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_cut_at_a_character_and_has_no_control_characters() {
+        let long = "ä".repeat(REASON_MAX);
+        let answer = Answer::new(Verdict::Deny, &long);
+        assert_eq!(answer.reason(), "ä".repeat(REASON_MAX / 2));
+        assert_eq!(
+            Answer::new(Verdict::Deny, "a\x1b[2J").reason(),
+            "a\u{FFFD}[2J"
+        );
+    }
+
+    #[test]
+    fn a_lie_about_the_length_reads_what_is_there() {
+        let mut answer = Answer::new(Verdict::Allow, "rule");
+        answer.reason_length = u32::MAX;
+        assert!(answer.reason().starts_with("rule"));
+        answer.verdict = 77;
+        assert_eq!(answer.verdict(), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! Linux: one SOCK_SEQPACKET connection for each client, port names as sockets in a directory.
+
+mod directory;
+mod peer;
+mod reactor;
+mod socket;
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{FileType, OFlags};
+
+pub use directory::PortEntry;
+pub(crate) use directory::{Directory, list};
+pub(crate) use reactor::Reactor;
+pub(crate) use socket::Socket;
+
+/// An open file that travels with a message.
+pub(crate) type Attachment = OwnedFd;
+
+/// Whether an open file may travel: a regular file, opened for reading only. Anything else would let the receiver
+/// change what the sender decides about, or block on it.
+pub(crate) fn check_attachment(file: &Attachment) -> bool {
+    let regular =
+        rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    let flags = rustix::fs::fcntl_getfl(file);
+    regular
+        && flags.is_ok_and(|flags| {
+            flags & OFlags::ACCMODE == OFlags::RDONLY && !flags.contains(OFlags::PATH)
+        })
+}
+
+/// The effective user of this process.
+pub(crate) fn host_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A descriptor of the process at the other end of a socket.
+pub(crate) fn pidfd(socket: impl std::os::fd::AsFd) -> std::io::Result<OwnedFd> {
+    peer::pidfd(socket)
+}
+
+/// A descriptor that is readable while it rings: what an in-memory client polls.
+#[derive(Debug)]
+pub(crate) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?))
+    }
+
+    pub(crate) fn ring(&self) {
+        // A full counter rings as well.
+        rustix::io::write(&self.0, &1u64.to_ne_bytes()).ok();
+    }
+
+    pub(crate) fn silence(&self) {
+        // Fails only where it does not ring.
+        rustix::io::read(&self.0, &mut [0u8; 8]).ok();
+    }
+
+    pub(crate) fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+}

@@ -1,0 +1,107 @@
+//! Who is at the other end of a socket, and what this process is, as the kernel says. The only unsafe code of the
+//! transport: what rustix does not have.
+#![allow(unsafe_code)] // getsockopt with SO_PEERGROUPS and SO_PEERPIDFD; getauxval
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use fltport_engine::server::Credentials;
+
+/// Process id and credentials of the process that connected or listens, as they were then.
+///
+/// # References
+/// unix(7), `SO_PEERCRED`; socket(7), `SO_PEERGROUPS`.
+pub(super) fn identify(socket: impl AsFd) -> io::Result<(u32, Credentials)> {
+    let socket = socket.as_fd();
+    let peer = rustix::net::sockopt::socket_peercred(socket)?;
+    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
+    let groups = supplementary_groups(&socket)?;
+    Ok((
+        pid,
+        Credentials {
+            uid: peer.uid.as_raw(),
+            gid: peer.gid.as_raw(),
+            groups,
+        },
+    ))
+}
+
+/// A descriptor of the process that connected, free of races with its death.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 6.5; `EINVAL` or `ESRCH` where the process is gone.
+///
+/// # References
+/// socket(7), `SO_PEERPIDFD`.
+pub(super) fn pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
+    let mut fd: libc::c_int = -1;
+    let mut length = socklen(size_of::<libc::c_int>());
+    // SAFETY: the descriptor is open for the call, as it is borrowed; the value is a live c_int and `length` its size,
+    // both on this frame; the kernel writes at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if fd < 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // SAFETY: the kernel has just installed this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether this process has just gained rights (set-user-id, file capabilities), so that its environment is not its own.
+///
+/// # References
+/// getauxval(3), `AT_SECURE`.
+pub(super) fn gained_rights() -> bool {
+    // SAFETY: getauxval has no preconditions; it reads a vector that the kernel laid out at exec.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+fn supplementary_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let room = groups.len() * size_of::<libc::gid_t>();
+        let mut length = socklen(room);
+        // SAFETY: the descriptor is open for the call, as it is borrowed; the buffer is `room` writable bytes that live
+        // through the call, and `length` says so; gid_t has no invalid values.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = usize::try_from(length).unwrap_or(0) / size_of::<libc::gid_t>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        match io::Error::last_os_error() {
+            // The kernel has said how many there are.
+            error if error.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => {
+                groups.resize(count, 0)
+            }
+            // A socket pair has no groups recorded.
+            error if error.raw_os_error() == Some(libc::ENODATA) => return Ok(Vec::new()),
+            error => return Err(error),
+        }
+    }
+}
+
+fn socklen(bytes: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(bytes).unwrap_or(libc::socklen_t::MAX)
+}
+
+/// Linux 6.5; not in every libc.
+const SO_PEERPIDFD: libc::c_int = 77;

@@ -1,0 +1,149 @@
+//! A client as futures of a tokio runtime: the same connection, the same rules, no threads of its own.
+//!
+//! The filter's side needs nothing here: [`crate::ClientPort::ask_async`] is a future for any runtime.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::task::Poll;
+
+use fltport_engine::NtStatus;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::client_driver::{Call, Connection, Ended};
+use crate::error::CallError;
+use crate::message::Message;
+
+/// An asynchronous [`crate::Client`]. Calls may be made from several tasks at once.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = fltport::tokio::Client::new(fltport::Client::connect(r"\ScannerPort", b"")?)?;
+/// loop {
+///     let message = client.next_message().await?;
+///     client.reply(message, b"clean").await?;
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    client: crate::Client,
+    readable: AsyncFd<Descriptor>,
+}
+
+/// The connection's descriptor, kept open by the connection itself.
+#[derive(Debug)]
+struct Descriptor(Arc<Connection>);
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.descriptor()
+    }
+}
+
+/// A get that is withdrawn when its future is dropped; a message that was faster is kept for the next get.
+struct Get<'a> {
+    connection: &'a Connection,
+    call: Arc<Call>,
+    get: u64,
+    over: bool,
+}
+
+impl Client {
+    /// Makes a connected client asynchronous. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The system's, when the runtime cannot poll the connection.
+    pub fn new(client: crate::Client) -> io::Result<Self> {
+        let descriptor = Descriptor(Arc::clone(client.connection()));
+        Ok(Self {
+            client,
+            readable: AsyncFd::register_with_interest(descriptor, Interest::READABLE)?,
+        })
+    }
+
+    /// The next message. Dropping the future loses nothing: a message that came is for the next call.
+    ///
+    /// # Errors
+    /// As [`crate::Client::next_message`].
+    pub async fn next_message(&self) -> Result<Message, CallError> {
+        let connection = self.client.connection();
+        let (call, get) = connection.start_get(self.client.whole_message());
+        let mut waiting = Get {
+            connection,
+            call,
+            get,
+            over: false,
+        };
+        let ended = self.ended(&waiting.call).await;
+        waiting.over = true;
+        Ok(Message::new(Arc::clone(connection), ended.into_message()?))
+    }
+
+    /// Replies with `STATUS_SUCCESS`.
+    ///
+    /// # Errors
+    /// As [`Message::reply`].
+    pub async fn reply(&self, message: Message, payload: &[u8]) -> Result<(), CallError> {
+        let (connection, message_id) = message.spend();
+        let call = connection.start_reply(message_id, NtStatus::SUCCESS, payload);
+        self.ended(&call).await.into_reply()
+    }
+
+    /// Sends a request to the filter's message callback.
+    ///
+    /// # Errors
+    /// As [`crate::Client::send`].
+    pub async fn send(&self, input: &[u8], capacity: u32) -> Result<Vec<u8>, CallError> {
+        let call = self.client.connection().start_request(input, capacity);
+        match self.ended(&call).await {
+            Ended::Done {
+                status: NtStatus::SUCCESS,
+                bytes,
+                ..
+            } => Ok(bytes),
+            Ended::Done { status, needed, .. } => Err(CallError::from_status(status, needed)),
+            Ended::Message(_) => Err(CallError::Disconnected),
+        }
+    }
+
+    /// Reads for all tasks while its own call lasts. Another task may end this call, so both are waited for.
+    async fn ended(&self, call: &Call) -> Ended {
+        loop {
+            self.client.connection().pump();
+            let turn = poll_fn(|context| {
+                if let Poll::Ready(ended) = call.poll(context) {
+                    return Poll::Ready(Some(ended));
+                }
+                match self.readable.poll_read_ready(context) {
+                    Poll::Ready(Ok(mut ready)) => {
+                        // Cleared before it is read: what comes after that is seen again.
+                        ready.clear_ready();
+                        Poll::Ready(None)
+                    }
+                    Poll::Ready(Err(_)) => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                }
+            });
+            if let Some(ended) = turn.await {
+                return ended;
+            }
+        }
+    }
+}
+
+impl Drop for Get<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.connection.give_up_get(&self.call, self.get);
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
+    }
+}

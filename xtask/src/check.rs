@@ -1,0 +1,199 @@
+//! `cargo xtask check`: everything that must hold before a change is merged, cheapest first.
+//!
+//! A step is a row of [`STEPS`]; the first that fails ends the run and says what to do. This does not run tests
+//! (`cargo test --workspace`) and asks no server: advisories, which need a network, are left to `cargo deny check`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+
+use crate::house;
+
+/// Run all checks a change has to pass, cheapest first
+///
+/// Formatting, house rules, dependencies (licences, bans, sources), the engine without an operating system, clippy and
+/// the documentation. Stops at the first failure. Tests are apart: cargo test --workspace
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs every step.
+///
+/// # Errors
+///
+/// With the first step that failed and what to do about it.
+pub(crate) fn run(root: &Path, _: &Args) -> anyhow::Result<()> {
+    let start = Instant::now();
+    for Step { name, run } in &STEPS {
+        let step = Instant::now();
+        println!("check: {name} ...");
+        let result = run(root);
+        let seconds = step.elapsed().as_secs_f32();
+        result.with_context(|| format!("{name} failed after {seconds:.1} s"))?;
+        println!("check: {name} ok, {seconds:.1} s");
+    }
+    println!(
+        "check: all {} steps ok, {:.1} s",
+        STEPS.len(),
+        start.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+struct Step {
+    name: &'static str,
+    /// Its error says what to do.
+    run: fn(&Path) -> anyhow::Result<()>,
+}
+
+static STEPS: [Step; 6] = [
+    Step {
+        name: "format",
+        run: format,
+    },
+    Step {
+        name: "house rules",
+        run: house::inspect_repository,
+    },
+    Step {
+        name: "dependencies",
+        run: dependencies,
+    },
+    Step {
+        name: "engine without an OS",
+        run: engine_without_os,
+    },
+    Step {
+        name: "clippy",
+        run: clippy,
+    },
+    Step {
+        name: "documentation",
+        run: documentation,
+    },
+];
+
+/// The cargo-deny that the repository is checked with; `.ci/run` installs the same one.
+const CARGO_DENY: &str = "0.20.2";
+
+/// The target whose standard library is `core` and `alloc` alone.
+const BARE_TARGET: &str = "x86_64-unknown-none";
+
+fn format(root: &Path) -> anyhow::Result<()> {
+    run_to_end(
+        cargo(root).args(["fmt", "--all", "--check"]),
+        "run `cargo fmt --all`",
+    )
+}
+
+fn dependencies(root: &Path) -> anyhow::Result<()> {
+    let version = cargo(root)
+        .args(["deny", "--version"])
+        .stderr(Stdio::null())
+        .output();
+    let present = version.is_ok_and(|output| output.status.success());
+    ensure!(
+        present,
+        "cargo-deny is missing: run `cargo install cargo-deny --locked --version {CARGO_DENY} --debug`"
+    );
+    let remedy =
+        "deny.toml has the policy and its reasons; docs/dependencies.md lists what is used and why";
+    run_to_end(
+        cargo(root).args(["deny", "check", "bans", "licenses", "sources"]),
+        remedy,
+    )
+}
+
+fn engine_without_os(root: &Path) -> anyhow::Result<()> {
+    let mut rustc =
+        Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc")));
+    rustc
+        .current_dir(root)
+        .args(["--print", "target-libdir", "--target", BARE_TARGET]);
+    let libraries = rustc.output().context("cannot start rustc")?.stdout;
+    let installed =
+        std::str::from_utf8(&libraries).is_ok_and(|folder| Path::new(folder.trim_end()).is_dir());
+    ensure!(
+        installed,
+        "the target is missing: run `rustup target add {BARE_TARGET}`"
+    );
+    let remedy =
+        "mend the errors above; fltport-engine is no_std: nothing of std, no threads, no clock";
+    run_to_end(
+        cargo(root).args(["check", "-p", "fltport-engine", "--target", BARE_TARGET]),
+        remedy,
+    )
+}
+
+fn clippy(root: &Path) -> anyhow::Result<()> {
+    let what = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    run_to_end(
+        cargo(root).args(what),
+        "mend what is shown above, or `#[expect]` it with its reason",
+    )
+}
+
+fn documentation(root: &Path) -> anyhow::Result<()> {
+    let what = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--all-features",
+        "--document-private-items",
+    ];
+    run_to_end(
+        cargo(root).args(what).env("RUSTDOCFLAGS", "-D warnings"),
+        "mend the comments and links shown above",
+    )
+}
+
+/// The cargo that runs us.
+fn cargo(root: &Path) -> Command {
+    let mut command =
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root);
+    command
+}
+
+/// Runs cargo with its output shown; if it fails, the error ends with `remedy`.
+fn run_to_end(cargo: &mut Command, remedy: &str) -> anyhow::Result<()> {
+    let status = cargo.status().context("cannot start cargo")?;
+    let arguments: Vec<_> = cargo
+        .get_args()
+        .map(|argument| argument.to_string_lossy())
+        .collect();
+    ensure!(
+        status.success(),
+        "`cargo {}`: {status}. What to do: {remedy}",
+        arguments.join(" ")
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BARE_TARGET, CARGO_DENY};
+
+    #[test]
+    fn ci_installs_the_tools_that_are_checked_with() {
+        let script = include_str!("../../.ci/run");
+        assert!(
+            script.contains(&format!("cargo_deny={CARGO_DENY}\n")),
+            "pin cargo-deny {CARGO_DENY} in .ci/run"
+        );
+        assert!(
+            script.contains(&format!("rustup target add {BARE_TARGET}")),
+            "install {BARE_TARGET} in .ci/run"
+        );
+    }
+}
