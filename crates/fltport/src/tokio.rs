@@ -43,6 +43,12 @@ impl AsFd for Descriptor {
     }
 }
 
+impl std::os::fd::AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 /// A get that is withdrawn when its future is dropped; a message that was faster is kept for the next get.
 struct Get<'a> {
     connection: &'a Connection,
