@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use fltport_engine::NtStatus;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::client_driver::{Call, Connection, Ended};
 use crate::error::CallError;
 use crate::message::Message;
+use crate::sys;
 
 /// An asynchronous [`crate::Client`]. Calls may be made from several tasks at once.
 ///
@@ -30,23 +30,7 @@ use crate::message::Message;
 #[derive(Debug)]
 pub struct Client {
     client: crate::Client,
-    readable: AsyncFd<Descriptor>,
-}
-
-/// The connection's descriptor, kept open by the connection itself.
-#[derive(Debug)]
-struct Descriptor(Arc<Connection>);
-
-impl AsFd for Descriptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.descriptor()
-    }
-}
-
-impl std::os::fd::AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.as_fd().as_raw_fd()
-    }
+    readable: AsyncFd<sys::Polled>,
 }
 
 /// A get that is withdrawn when its future is dropped; a message that was faster is kept for the next get.
@@ -66,7 +50,7 @@ impl Client {
         let descriptor = Descriptor(Arc::clone(client.connection()));
         Ok(Self {
             client,
-            readable: AsyncFd::register_with_interest(descriptor, Interest::READABLE)?,
+            readable: crate::sys::register(descriptor)?,
         })
     }
 

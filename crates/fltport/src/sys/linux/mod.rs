@@ -11,6 +11,8 @@ use rustix::fs::{FileType, OFlags};
 
 pub use directory::PortEntry;
 pub(crate) use directory::{Directory, list};
+#[cfg(feature = "tokio")]
+pub(crate) use peer::{Polled, register};
 pub(crate) use reactor::Reactor;
 pub(crate) use socket::Socket;
 

@@ -1,6 +1,6 @@
 //! Who is at the other end of a socket, and what this process is, as the kernel says. The only unsafe code of the
 //! transport: what rustix does not have.
-#![allow(unsafe_code)] // getsockopt with SO_PEERGROUPS and SO_PEERPIDFD; getauxval
+#![allow(unsafe_code)] // getsockopt with SO_PEERGROUPS and SO_PEERPIDFD; getauxval; tokio's AsyncFd
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -64,6 +64,31 @@ pub(super) fn pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
 pub(super) fn gained_rights() -> bool {
     // SAFETY: getauxval has no preconditions; it reads a vector that the kernel laid out at exec.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// A client's connection as tokio polls it.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(crate) struct Polled(std::sync::Arc<crate::client_driver::Connection>);
+
+#[cfg(feature = "tokio")]
+impl AsRawFd for Polled {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.descriptor().as_raw_fd()
+    }
+}
+
+/// Registers a connection with the current tokio runtime, to be told when it is readable.
+#[cfg(feature = "tokio")]
+pub(crate) fn register(
+    connection: std::sync::Arc<crate::client_driver::Connection>,
+) -> io::Result<tokio::io::unix::AsyncFd<Polled>> {
+    let (polled, interest) = (Polled(connection), tokio::io::Interest::READABLE);
+    // SAFETY: the descriptor is owned by the connection's link, which is set once and never replaced, and is closed only
+    // when the last reference to the connection is dropped; `Polled` holds one, so it stays open and the same for as long
+    // as the AsyncFd has it.
+    let registered = unsafe { tokio::io::unix::AsyncFd::register_with_interest(polled, interest) };
+    Ok(registered?)
 }
 
 fn supplementary_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
