@@ -47,11 +47,8 @@ impl Client {
     /// # Errors
     /// The system's, when the runtime cannot poll the connection.
     pub fn new(client: crate::Client) -> io::Result<Self> {
-        let descriptor = Descriptor(Arc::clone(client.connection()));
-        Ok(Self {
-            client,
-            readable: crate::sys::register(descriptor)?,
-        })
+        let readable = sys::register(Arc::clone(client.connection()))?;
+        Ok(Self { client, readable })
     }
 
     /// The next message. Dropping the future loses nothing: a message that came is for the next call.

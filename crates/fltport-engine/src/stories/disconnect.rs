@@ -214,6 +214,30 @@ fn i7_frames_under_way_when_the_filter_closes_are_no_lies() {
 }
 
 #[test]
+fn i8_the_host_itself_tells_late_callers_that_it_is_over() {
+    let mut pair = Pair::connected();
+    let (_, id) = asked(&mut pair, b"safe?", 4, FOREVER);
+    pair.host.handle_filter_closed();
+    pair.drive();
+    let body = || Bytes(b"x".to_vec());
+    pair.host.handle_reply(8, id, NtStatus::SUCCESS, body());
+    pair.host.handle_get(9, room(8)).unwrap();
+    pair.host.handle_request(10, body(), 8);
+    for call in 8..=10 {
+        let (told, status) = match pair.host.poll_output().unwrap() {
+            Output::ReplyDone { reply, status } => (reply, status),
+            Output::GetFailed { get, status, .. } => (get, status),
+            Output::RequestDone {
+                request, status, ..
+            } => (request, status),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((told, Some(status)), (call, GONE));
+    }
+    assert!(pair.host.poll_output().is_none());
+}
+
+#[test]
 fn i7_j6_the_goodbye_comes_after_all_that_it_ends() {
     for unregister in [true, false] {
         let mut pair = Pair::connected();

@@ -2,6 +2,7 @@
 
 use super::port::user;
 use super::*;
+use crate::client::Client;
 use crate::server::{Access, Port};
 
 const SHORT: Option<NtStatus> = Some(NtStatus::INSUFFICIENT_RESOURCES);
@@ -19,6 +20,16 @@ fn one_get_too_many_is_refused_and_the_others_stay() {
     pair.send(b"room", None, FOREVER);
     let (get, _) = pair.get(room(8));
     assert_eq!(pair.ended(get), None);
+}
+
+#[test]
+fn the_client_does_not_bother_the_host_with_a_get_too_many() {
+    let mut client = Client::<Bytes, ()>::new(limits::MESSAGE_DEFAULT);
+    for _ in 0..limits::GETS_PER_CONNECTION {
+        assert_ne!(client.start_get(room(8), ()), 0);
+    }
+    assert_eq!(client.start_get(room(8), ()), 0);
+    assert_eq!(client.pending(), limits::GETS_PER_CONNECTION);
 }
 
 #[test]
