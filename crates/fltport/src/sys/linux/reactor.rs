@@ -3,37 +3,39 @@
 //! Identity and access come first: a process that may not connect is told so and is gone before a byte of it was read.
 //! A connection whose peer does not read is not read either, so it cannot make the host keep more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fltport_engine::connection::Violation;
-use fltport_engine::limits;
-use fltport_engine::wire::{ToClient, ToHost};
+use fltport_engine::server::Credentials;
+use fltport_engine::wire::ToHost;
+use fltport_engine::{NtStatus, limits};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::net::SocketFlags;
-use zerocopy::IntoBytes;
 
 use super::directory::TakenName;
 use super::peer;
 use super::socket::{Socket, packet_buffer, pair};
+use super::socket_link::{SocketLink, listen_for, refuse};
+use crate::body::Caller;
 use crate::driver::Core;
 use crate::error::ListenError;
 use crate::frames::Assembler;
-use crate::link::{HostLink, Packet, Received, Sent};
+use crate::link::{Packet, Received};
 use crate::peer::Peer;
 use crate::port::Shared as Port;
-use crate::sys::Attachment;
 
 /// The transport of one server port. Its thread exists once there is something to listen to.
 #[derive(Debug)]
 pub(crate) struct Reactor {
     running: Mutex<Option<Running>>,
+    name: Mutex<Option<TakenName>>,
 }
 
 #[derive(Debug)]
@@ -44,14 +46,14 @@ struct Running {
 
 #[derive(Debug)]
 struct Shared {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     wake: OwnedFd,
     commands: Mutex<Vec<Command>>,
 }
 
 #[derive(Debug)]
 enum Command {
-    Listen(TakenName),
+    Listen(Arc<OwnedFd>),
     Adopt(Socket),
     StopListening,
     Stop,
@@ -62,11 +64,12 @@ enum Command {
 struct Loop {
     shared: Arc<Shared>,
     port: Weak<dyn Port>,
-    listening: Option<TakenName>,
+    listening: Option<Arc<OwnedFd>>,
     /// Descriptors ran out: listen again then.
     paused_until: Option<Instant>,
     connections: HashMap<u64, Entry>,
-    greetings: usize,
+    /// Connections that have to greet in time, and until when; the first is the first to be late.
+    greetings: BTreeMap<u64, Instant>,
     next_key: u64,
     buffer: Vec<u8>,
 }
@@ -75,6 +78,8 @@ struct Loop {
 struct Entry {
     socket: Socket,
     assembler: Assembler<ToHost>,
+    /// Who sent the packet before.
+    sender: Option<Caller>,
     stage: Stage,
 }
 
@@ -88,8 +93,9 @@ struct Entry {
 enum Stage {
     Greeting {
         peer: Peer,
+        /// Whether it came by itself, so that its user and the clock limit it. One that the host handed out may take
+        /// its time: a child may have much to do before it greets.
         counted: bool,
-        until: Instant,
     },
     Live(Arc<Core>),
 }
@@ -108,22 +114,32 @@ impl Reactor {
     pub(crate) const fn new() -> Self {
         Self {
             running: Mutex::new(None),
+            name: Mutex::new(None),
         }
     }
 
     /// Listens on a taken name.
     pub(crate) fn listen(&self, taken: TakenName, port: Arc<dyn Port>) -> Result<(), ListenError> {
         let path = std::path::PathBuf::new();
-        self.command(&port, Command::Listen(taken))
+        let socket = Arc::clone(taken.socket());
+        self.command(&port, Command::Listen(socket))
             .map_err(|source| ListenError::System {
                 doing: "cannot start to listen",
                 path,
                 source,
-            })
+            })?;
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+        Ok(())
     }
 
-    /// Gives the name back.
+    /// Gives the name back; when this returns, others can take it. Waits for nobody: the thread may be the one that asks.
     pub(crate) fn stop_listening(&self) {
+        let name = self
+            .name
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(name);
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = &*running {
             running.shared.post(Command::StopListening);
@@ -172,7 +188,7 @@ impl Running {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
         let shared = Arc::new(Shared {
-            epoll,
+            epoll: Arc::new(epoll),
             wake,
             commands: Mutex::default(),
         });
@@ -182,7 +198,7 @@ impl Running {
             listening: None,
             paused_until: None,
             connections: HashMap::new(),
-            greetings: 0,
+            greetings: BTreeMap::new(),
             next_key: FIRST_KEY,
             buffer: packet_buffer(),
         };
@@ -245,14 +261,16 @@ impl Loop {
         );
         for command in commands {
             match command {
-                Command::Listen(taken) => {
-                    self.listening = Some(taken);
+                Command::Listen(socket) => {
+                    self.listening = Some(socket);
                     self.listen();
                 }
                 Command::Adopt(socket) => self.adopt(socket),
-                // Closing the socket takes it out of the set.
-                Command::StopListening => self.listening = None,
-                Command::Stop => return true,
+                Command::StopListening => self.stop_listening(),
+                Command::Stop => {
+                    self.dismiss();
+                    return true;
+                }
             }
         }
         false
@@ -260,8 +278,7 @@ impl Loop {
 
     fn listen(&mut self) {
         self.paused_until = None;
-        if let Some(taken) = &self.listening {
-            let listener = taken.socket();
+        if let Some(listener) = &self.listening {
             rustix::io::ioctl_fionbio(listener, true).ok();
             rustix::net::sockopt::set_socket_passcred(listener, true).ok();
             epoll::add(
@@ -274,21 +291,51 @@ impl Loop {
         }
     }
 
+    /// Tells those who connected before the port was closed that it is, instead of hanging up on them.
+    fn stop_listening(&mut self) {
+        while self.accept_one() {}
+        // Closing the socket takes it out of the set.
+        self.listening = None;
+    }
+
+    /// Tells those who have not greeted that there is no port any more.
+    fn dismiss(&mut self) {
+        let Some(port) = self.port.upgrade() else {
+            return;
+        };
+        for entry in self.connections.values() {
+            if matches!(entry.stage, Stage::Greeting { .. }) {
+                let status = NtStatus::OBJECT_NAME_NOT_FOUND;
+                refuse(&entry.socket, status, port.max_message());
+            }
+        }
+    }
+
     fn accept(&mut self) {
         for _ in 0..TURN {
-            let Some(taken) = &self.listening else { return };
-            match rustix::net::accept_with(taken.socket(), SocketFlags::CLOEXEC) {
-                Ok(fd) => self.arrive(Socket::new(fd)),
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
-                Err(
-                    rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM,
-                ) => {
-                    epoll::delete(&self.shared.epoll, taken.socket()).ok();
-                    self.paused_until = Some(Instant::now() + PAUSE);
-                    return;
-                }
-                Err(_) => return,
+            if !self.accept_one() {
+                return;
             }
+        }
+    }
+
+    /// Takes one connect; `false`: there is none.
+    fn accept_one(&mut self) -> bool {
+        let Some(listener) = &self.listening else {
+            return false;
+        };
+        match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(fd) => {
+                self.arrive(Socket::new(fd));
+                true
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => true,
+            Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM) => {
+                epoll::delete(&self.shared.epoll, listener).ok();
+                self.paused_until = Some(Instant::now() + PAUSE);
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -303,7 +350,13 @@ impl Loop {
         let Ok((pid, credentials)) = peer::identify(&socket) else {
             return;
         };
-        if let Err(status) = port.arrives(&credentials) {
+        let mut arrived = port.arrives(&credentials);
+        if arrived == Err(NtStatus::INSUFFICIENT_RESOURCES) {
+            // A crowd, not a flood, if those before it have greeted meanwhile.
+            self.serve_greetings();
+            arrived = port.arrives(&credentials);
+        }
+        if let Err(status) = arrived {
             refuse(&socket, status, port.max_message());
             return;
         }
@@ -325,37 +378,42 @@ impl Loop {
         let Ok((pid, credentials)) = peer::identify(&socket) else {
             return;
         };
-        let weak = Arc::downgrade(socket.shared());
         self.greet(
             socket,
             Peer {
                 pid,
                 credentials,
                 bits: 0,
-                socket: weak,
+                socket: Weak::new(),
             },
             false,
         );
     }
 
+    /// Reads what those who have not greeted have sent by now.
+    fn serve_greetings(&mut self) {
+        let keys: Vec<u64> = self.greetings.keys().copied().collect();
+        keys.into_iter()
+            .for_each(|key| self.serve(key, EventFlags::IN));
+    }
+
     fn greet(&mut self, socket: Socket, peer: Peer, counted: bool) {
         let key = self.next_key;
         self.next_key += 1;
-        let flags = EventFlags::IN | EventFlags::RDHUP;
-        if epoll::add(&self.shared.epoll, &socket, EventData::new_u64(key), flags).is_err() {
+        let (data, flags) = (EventData::new_u64(key), listen_for(false));
+        if epoll::add(&self.shared.epoll, &socket, data, flags).is_err() {
             self.greeting_over(&peer, counted);
             return;
         }
-        self.greetings += 1;
-        let until = Instant::now() + Duration::from_millis(limits::HANDSHAKE_MILLIS);
+        if counted {
+            let until = Instant::now() + Duration::from_millis(limits::HANDSHAKE_MILLIS);
+            self.greetings.insert(key, until);
+        }
         let entry = Entry {
             socket,
             assembler: Assembler::new(),
-            stage: Stage::Greeting {
-                peer,
-                counted,
-                until,
-            },
+            sender: None,
+            stage: Stage::Greeting { peer, counted },
         };
         self.connections.insert(key, entry);
     }
@@ -409,6 +467,11 @@ impl Loop {
             Stage::Greeting { .. } => limits::CONTEXT_MAX,
             Stage::Live(_) => port.max_message(),
         };
+        // A frame is one process's word: no other may finish it in its own name.
+        if entry.assembler.is_unfinished() && entry.sender != packet.caller {
+            return Err(Violation("a frame of two processes"));
+        }
+        entry.sender = packet.caller;
         let bytes = self.buffer.get(..packet.length).unwrap_or_default();
         let Some((frame, payload)) = entry.assembler.take(bytes, limit)? else {
             return Ok(());
@@ -434,21 +497,23 @@ impl Loop {
         let Some(entry) = self.connections.get_mut(&key) else {
             return Ok(());
         };
-        let Stage::Greeting { peer, counted, .. } = &entry.stage else {
+        let Stage::Greeting { peer, counted } = &entry.stage else {
             return Ok(());
         };
         let (mut peer, counted) = (peer.clone(), *counted);
         peer.bits = bits;
         // A socket made by the host carries the host's identity; its greeting carries the child's.
-        if let Some(caller) = packet.caller.filter(|_| peer.pid == std::process::id()) {
+        if let Some(caller) = packet.caller.filter(|_| !counted) {
             peer.pid = caller.pid;
+            peer.credentials = Credentials {
+                uid: caller.uid,
+                gid: caller.gid,
+                groups: Vec::new(),
+            };
         }
-        let link = SocketLink {
-            socket: entry.socket.clone(),
-            shared: Arc::clone(&self.shared),
-            key,
-        };
-        self.greetings = self.greetings.saturating_sub(1);
+        let epoll = Arc::clone(&self.shared.epoll);
+        let link = SocketLink::new(entry.socket.clone(), epoll, key);
+        self.greetings.remove(&key);
         if counted {
             port.greeting_over(peer.uid());
         }
@@ -469,12 +534,10 @@ impl Loop {
         let Some(entry) = self.connections.remove(&key) else {
             return;
         };
+        self.greetings.remove(&key);
         entry.socket.close();
         match entry.stage {
-            Stage::Greeting { peer, counted, .. } => {
-                self.greetings = self.greetings.saturating_sub(1);
-                self.greeting_over(&peer, counted);
-            }
+            Stage::Greeting { peer, counted } => self.greeting_over(&peer, counted),
             Stage::Live(core) => core.handle_peer_closed(),
         }
     }
@@ -484,79 +547,21 @@ impl Loop {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.listen();
         }
-        if self.greetings == 0 {
-            return;
+        while let Some((key, until)) = self.greetings.first_key_value() {
+            if *until > now {
+                break;
+            }
+            self.end(*key);
         }
-        let late =
-            |entry: &Entry| matches!(&entry.stage, Stage::Greeting { until, .. } if *until <= now);
-        let keys: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, entry)| late(entry))
-            .map(|(key, _)| *key)
-            .collect();
-        keys.into_iter().for_each(|key| self.end(key));
     }
 
     fn next_timeout(&self) -> Option<Timespec> {
-        let greetings = self
-            .connections
-            .values()
-            .filter(|_| self.greetings > 0)
-            .filter_map(|entry| match &entry.stage {
-                Stage::Greeting { until, .. } => Some(*until),
-                Stage::Live(_) => None,
-            });
-        let next = greetings.chain(self.paused_until).min()?;
+        let greeting = self.greetings.values().next().copied();
+        let next = greeting.into_iter().chain(self.paused_until).min()?;
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Some(Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
         })
-    }
-}
-
-/// Tells a process that it is not connected.
-fn refuse(socket: &Socket, status: fltport_engine::NtStatus, max_message: u32) {
-    let frame = ToClient::Connected {
-        status,
-        max_message,
-    };
-    // Whether it is still there to be told is its own business.
-    let _: Sent = socket.send(frame.header().as_bytes(), &[], None);
-    socket.close();
-}
-
-/// The host's way to one client over its socket.
-#[derive(Debug)]
-struct SocketLink {
-    socket: Socket,
-    shared: Arc<Shared>,
-    key: u64,
-}
-
-impl HostLink for SocketLink {
-    fn send(&mut self, head: &[u8], payload: &[u8], attachment: Option<&Attachment>) -> Sent {
-        self.socket.send(head, payload, attachment)
-    }
-
-    fn want_writable(&mut self, wanted: bool) {
-        let flags = if wanted {
-            EventFlags::OUT
-        } else {
-            EventFlags::IN | EventFlags::RDHUP
-        };
-        // Fails only where the reactor has let go of the connection already.
-        epoll::modify(
-            &self.shared.epoll,
-            self.socket.as_fd(),
-            EventData::new_u64(self.key),
-            flags,
-        )
-        .ok();
-    }
-
-    fn close(&mut self) {
-        self.socket.close();
     }
 }
