@@ -32,7 +32,7 @@ use crate::fanotify::Group;
 pub struct Permission {
     // Order matters: fields are dropped from the top, and the answer goes out before the close.
     duty: Duty,
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     process: Option<OwnedFd>,
 }
 
@@ -60,6 +60,12 @@ impl Permission {
         self.file.as_fd()
     }
 
+    /// The same, to be shared with a message: it stays open until the last holder lets go.
+    #[must_use]
+    pub const fn shared_file(&self) -> &Arc<OwnedFd> {
+        &self.file
+    }
+
     /// The opener's pidfd, when the group was made with `FAN_REPORT_PIDFD` and the opener lived.
     #[must_use]
     pub fn process(&self) -> Option<BorrowedFd<'_>> {
@@ -79,8 +85,8 @@ impl Permission {
 pub struct Answered {
     /// What the kernel took: `Deny` in place of a `DenyErrno` that this group or kernel refuses.
     pub result: Result<Response, AnswerError>,
-    /// The event's descriptor. Its number may be reused by the next event once it is closed.
-    pub file: OwnedFd,
+    /// The event's descriptor. Its number may be reused by the next event once all who share it have let go.
+    pub file: Arc<OwnedFd>,
 }
 
 /// Why the kernel did not take an answer.
@@ -367,7 +373,7 @@ fn adopt(record: &Record<'_>, group: &Arc<Group>, default: Response) -> Event {
     };
     let permission = Permission {
         duty,
-        file,
+        file: Arc::new(file),
         process,
     };
     match operation {

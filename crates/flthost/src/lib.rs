@@ -1,9 +1,33 @@
-//! The Linux filter host: takes file operations from fanotify, asks ports, answers the kernel.
+//! A filter host for Linux: takes file operations from fanotify through a stack of filters, asks services through ports,
+//! and answers every operation before its deadline.
 //!
-//! * [`fanotify`]: the kernel binding. Groups, marks, events, and the obligation to answer.
-//! * [`marks`]: which directory to guard, and how to keep a whole tree marked.
+//! The way of an operation: [`fanotify`] reads it and makes a permission, an obligation to answer; [`Stack`] takes it
+//! through the filters; [`filters::Ask`] asks a service over a port; [`Decider`] answers, then logs. [`supervisor`] holds
+//! the fanotify groups and restarts the worker. This crate opens, parses and scans nothing of the files themselves: that
+//! is the services' work.
 
+pub mod config;
+pub mod control;
+pub mod decision;
+pub mod events;
+pub mod exempt;
 pub mod fanotify;
 mod fanotify_event;
 mod fanotify_watch;
+mod filter;
+pub mod filters;
 pub mod marks;
+mod operation;
+mod policy;
+pub mod scanner;
+mod stack;
+pub mod supervisor;
+pub mod supervisor_os;
+mod worker;
+
+pub use decision::{Counters, Decider};
+pub use fanotify::Operation as OperationKind;
+pub use filter::{Altitude, Filter, Pre};
+pub use operation::{Operation, Pended, Verdict};
+pub use policy::{Action, Cause, Policies};
+pub use stack::Stack;

@@ -1,2 +1,100 @@
-//! Placeholder.
-fn main() {}
+//! `flthostd`: the filter host. `fltctl guard` starts it; see there for what it does.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use flthost::config::Config;
+use flthost::{Policies, supervisor};
+
+/// Filter host: asks services, through ports, whether files may be opened or executed.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  flthostd --guard /srv/upload --strict\n\n`fltctl guard` runs this with a live view."
+)]
+struct Arguments {
+    /// Name among other hosts: ports are below \fltport\NAME
+    #[arg(long)]
+    instance: Option<String>,
+    /// Directory to guard; a mount point is guarded as a whole filesystem
+    #[arg(long = "guard", value_name = "DIR", required = true)]
+    guards: Vec<PathBuf>,
+    /// Directory whose files are not asked about
+    #[arg(long = "exclude", value_name = "DIR")]
+    excludes: Vec<PathBuf>,
+    /// YARA rules, a file or a directory; without it only the EICAR test file is found
+    #[arg(long, value_name = "PATH")]
+    rules: Option<PathBuf>,
+    /// Deny whatever cannot be decided
+    #[arg(long)]
+    strict: bool,
+    /// Deny nothing, show what would be denied
+    #[arg(long)]
+    monitor: bool,
+    /// Time that services have for an operation, in milliseconds
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    deadline_ms: u64,
+    /// Sets one policy, such as timeout=deny, overload=EAGAIN, unscannable=allow
+    #[arg(long = "policy", value_name = "CAUSE=ACTION")]
+    policies: Vec<String>,
+    /// Do not start a scanner; services connect by themselves
+    #[arg(long)]
+    no_scanner: bool,
+    /// The scanner's program, instead of fltscand beside this program
+    #[arg(long, value_name = "FILE")]
+    scanner: Option<PathBuf>,
+    /// Where ports live, instead of the usual place
+    #[arg(long, value_name = "DIR")]
+    port_directory: Option<PathBuf>,
+    /// End when standard input ends
+    #[arg(long)]
+    lifeline: bool,
+}
+
+fn main() -> ExitCode {
+    match configure(Arguments::parse())
+        .and_then(|config| supervisor::run(&config).map_err(|error| error.to_string()))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flthostd: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn configure(arguments: Arguments) -> Result<Config, String> {
+    let mut policies = if arguments.strict {
+        Policies::strict()
+    } else {
+        Policies::lenient()
+    };
+    policies.deadline = Duration::from_millis(arguments.deadline_ms);
+    arguments
+        .policies
+        .iter()
+        .try_for_each(|policy| policies.set(policy))?;
+    let beside = || {
+        let own = std::env::current_exe()
+            .map_err(|error| format!("cannot find this program's folder: {error}"))?;
+        Ok::<_, String>(own.with_file_name("fltscand"))
+    };
+    let scanner = match arguments.scanner {
+        _ if arguments.no_scanner => None,
+        Some(path) => Some(path),
+        None => Some(beside()?),
+    };
+    Ok(Config {
+        instance: arguments.instance,
+        guards: arguments.guards,
+        excludes: arguments.excludes,
+        rules: arguments.rules,
+        scanner,
+        policies,
+        monitor: arguments.monitor,
+        port_directory: arguments.port_directory,
+        lifeline: arguments.lifeline,
+    })
+}

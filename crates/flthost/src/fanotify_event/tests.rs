@@ -118,7 +118,7 @@ fn the_answer_goes_out_before_the_descriptor_is_closed() {
             group,
             Permission {
                 duty,
-                file,
+                file: Arc::new(file),
                 process: None,
             },
         )

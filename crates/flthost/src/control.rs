@@ -1,0 +1,154 @@
+//! The control port: what the host is and does, for its command line.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fltport::protocol::control::Request;
+use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, ServerPort};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::decision::Decider;
+use crate::events::Guard;
+use crate::filters::{Ask, Trace};
+use crate::stack::Stack;
+
+/// What the control port tells of.
+#[derive(Debug)]
+pub struct Control {
+    pub(crate) config: Config,
+    pub(crate) decider: Arc<Decider>,
+    pub(crate) stack: Arc<Stack>,
+    pub(crate) ask: Ask,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) guards: std::sync::Mutex<Vec<Guard>>,
+    pub(crate) ports: std::sync::Mutex<Vec<(String, Arc<ServerPort>)>>,
+}
+
+/// The callbacks of the control port.
+#[derive(Debug)]
+pub struct ControlHandler(pub Arc<Control>);
+
+impl PortHandler for ControlHandler {
+    type Connection = ();
+
+    fn connect(&self, _: ClientPort, _: &Peer, _: &[u8]) -> Result<(), NtStatus> {
+        Ok(())
+    }
+
+    fn message(
+        &self,
+        (): &(),
+        _: Caller,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<usize, Refusal> {
+        let request = Request::parse(input).ok_or(NtStatus::INVALID_PARAMETER)?;
+        let value = match request {
+            Request::Status => self.0.status(),
+            Request::Ports => self.0.list_ports(),
+            Request::Connections => self.0.list_connections(),
+            Request::Filters => self.0.list_filters(),
+            Request::Instances => self.0.list_instances(),
+            _ => return Err(NtStatus::NOT_SUPPORTED.into()),
+        };
+        let text = value.to_string();
+        let room = output
+            .get_mut(..text.len())
+            .ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+        room.copy_from_slice(text.as_bytes());
+        Ok(text.len())
+    }
+}
+
+impl Control {
+    fn status(&self) -> Value {
+        let counters = self.decider.counters();
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let policies = self.decider.policies();
+        let (services, asked, waiting) = self.ask.load();
+        let (opens, execs) = self.trace.counts();
+        json!({
+            "instance": self.config.instance,
+            "version": env!("CARGO_PKG_VERSION"),
+            "worker": std::process::id(),
+            "monitor": self.config.monitor,
+            "policies": {
+                "deadline_ms": u64::try_from(policies.deadline.as_millis()).unwrap_or(u64::MAX),
+                "timeout": policies.on_timeout.name(),
+                "no_service": policies.on_no_service.name(),
+                "overload": policies.on_overload.name(),
+                "crash": policies.on_crash.name(),
+                "unscannable": policies.on_unscannable.name(),
+                "poison": policies.on_poison.name(),
+            },
+            "operations": {
+                "pending": self.decider.pending(), "with_services": asked, "waiting": waiting,
+                "opens": opens, "execs": execs,
+                "allowed": count(&counters.allowed), "denied": count(&counters.denied),
+                "by_service": count(&counters.by_service), "by_policy": count(&counters.by_policy),
+                "exempt": count(&counters.exempt), "unanswered": count(&counters.unanswered),
+                "unlogged": count(&counters.unlogged),
+            },
+            "services": services,
+        })
+    }
+
+    fn list_ports(&self) -> Value {
+        let ports = self
+            .ports
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let rows = ports.iter().map(|(name, port)| {
+            json!({ "name": name, "connections": port.connections().len(), "max_connections": port.max_connections() })
+        });
+        rows.collect()
+    }
+
+    fn list_connections(&self) -> Value {
+        let ports = self
+            .ports
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let rows = ports.iter().flat_map(|(name, port)| {
+            port.connections().into_iter().map(move |connection| {
+                let info = connection.info();
+                json!({
+                    "port": name, "id": info.id, "pid": connection.peer().pid(), "uid": connection.peer().uid(),
+                    "gets": info.gets, "waiting": info.waiting, "outstanding": info.outstanding,
+                    "delivered": info.delivered, "replied": info.replied, "timed_out": info.timed_out,
+                    "late_replies": info.late_replies,
+                })
+            })
+        });
+        rows.collect()
+    }
+
+    fn list_filters(&self) -> Value {
+        let guards = self
+            .guards
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .len();
+        let rows = self.stack.list().map(
+            |(name, altitude)| json!({ "name": name, "altitude": altitude.0, "instances": guards }),
+        );
+        rows.collect()
+    }
+
+    fn list_instances(&self) -> Value {
+        let guards = self
+            .guards
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let rows = self.stack.list().flat_map(|(name, altitude)| {
+            guards.iter().map(move |guard| {
+                json!({
+                    "filter": name, "altitude": altitude.0, "volume": guard.path, "mark": guard.kind,
+                    "directories": guard.directories,
+                })
+            })
+        });
+        rows.collect()
+    }
+}

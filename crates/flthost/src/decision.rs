@@ -1,0 +1,202 @@
+//! Where every operation ends: answered first, counted and logged after.
+//!
+//! The log is a bounded ring that may drop; an answer never waits for it.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::Pid;
+
+use crate::fanotify::{Operation as Kind, Permission};
+use crate::operation::{Operation, Verdict};
+use crate::policy::{Action, Cause, Policies};
+
+/// Decides operations.
+#[derive(Debug)]
+pub struct Decider {
+    policies: Policies,
+    monitor: bool,
+    pending: AtomicUsize,
+    counters: Counters,
+    ring: Mutex<Ring>,
+    filled: Condvar,
+}
+
+/// What has been decided so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Operations that went on.
+    pub allowed: AtomicU64,
+    /// Operations that failed.
+    pub denied: AtomicU64,
+    /// Operations that a service decided.
+    pub by_service: AtomicU64,
+    /// Operations that policy decided.
+    pub by_policy: AtomicU64,
+    /// Operations of the host's own processes.
+    pub exempt: AtomicU64,
+    /// Answers that the kernel did not take: the opener was gone, or somebody else answered.
+    pub unanswered: AtomicU64,
+    /// Decisions that the log did not keep.
+    pub unlogged: AtomicU64,
+}
+
+/// A decision as the log has it. It holds the file, because its path is looked up later.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) id: u64,
+    pub(crate) time: SystemTime,
+    pub(crate) kind: Kind,
+    pub(crate) pid: Option<Pid>,
+    pub(crate) file: Arc<OwnedFd>,
+    pub(crate) action: Action,
+    /// What monitor mode did not do.
+    pub(crate) would_be: Option<Action>,
+    pub(crate) cause: Cause,
+    pub(crate) reason: String,
+    pub(crate) took: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    decisions: VecDeque<Decision>,
+    lost: u64,
+    closed: bool,
+}
+
+/// Decisions that wait for the log. Each holds a descriptor, so this is part of the descriptor budget.
+pub(crate) const RING: usize = 1_024;
+
+impl Decider {
+    /// Decides by these policies; in `monitor` mode everything goes on.
+    #[must_use]
+    pub fn new(policies: Policies, monitor: bool) -> Self {
+        Self {
+            policies,
+            monitor,
+            pending: AtomicUsize::new(0),
+            counters: Counters::default(),
+            ring: Mutex::default(),
+            filled: Condvar::new(),
+        }
+    }
+
+    /// The policies.
+    #[must_use]
+    pub const fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// What has been decided so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Operations read and not decided.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// An operation has been read.
+    pub(crate) fn begin(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An operation of the host's own processes: allowed, counted, nothing else.
+    pub(crate) fn exempt(&self, permission: Permission) {
+        let answered = permission.answer(crate::fanotify::Response::Allow);
+        self.count_answer(answered.result.is_ok());
+        self.counters.exempt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers an operation, then counts and logs it.
+    pub(crate) fn decide(&self, operation: Operation, permission: Permission, verdict: Verdict) {
+        let Verdict {
+            action,
+            cause,
+            reason,
+        } = verdict;
+        let spared = self.monitor && action.denies();
+        let done = if spared { Action::Allow } else { action };
+        let answered = permission.answer(done.response());
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+        self.count_answer(answered.result.is_ok());
+        self.count(done, cause);
+        self.log(Decision {
+            id: operation.id,
+            time: SystemTime::now(),
+            kind: operation.kind,
+            pid: operation.pid,
+            file: operation.file,
+            action: done,
+            would_be: spared.then_some(action),
+            cause,
+            reason,
+            took: Instant::now().saturating_duration_since(operation.started),
+        });
+    }
+
+    /// Waits for the next decision; how many were lost before it. `None` when there will be no more.
+    pub(crate) fn next(&self) -> Option<(Decision, u64)> {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(decision) = ring.decisions.pop_front() {
+                return Some((decision, std::mem::take(&mut ring.lost)));
+            }
+            if ring.closed {
+                return None;
+            }
+            ring = self
+                .filled
+                .wait(ring)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// No more decisions will be logged.
+    pub(crate) fn close_log(&self) {
+        self.ring
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .closed = true;
+        self.filled.notify_all();
+    }
+
+    fn log(&self, decision: Decision) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.closed || ring.decisions.len() >= RING {
+            ring.lost += 1;
+            drop(ring);
+            self.counters.unlogged.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        ring.decisions.push_back(decision);
+        drop(ring);
+        self.filled.notify_one();
+    }
+
+    fn count(&self, action: Action, cause: Cause) {
+        let done = if action.denies() {
+            &self.counters.denied
+        } else {
+            &self.counters.allowed
+        };
+        done.fetch_add(1, Ordering::Relaxed);
+        match cause {
+            Cause::Service => self.counters.by_service.fetch_add(1, Ordering::Relaxed),
+            Cause::Exempt | Cause::Excluded | Cause::Filter => 0,
+            _ => self.counters.by_policy.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+
+    fn count_answer(&self, taken: bool) {
+        if !taken {
+            self.counters.unanswered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Live events: what was decided, to whoever listens at the events port, as one JSON object for each message.
+//!
+//! One thread takes decisions from the ring, looks up names, and sends. A listener that does not keep up loses events
+//! and is told how many; it never makes anything wait but this thread.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use fltport::{ClientPort, NtStatus, Peer, PortHandler, Timeout};
+use serde::Serialize;
+
+use crate::decision::{Decider, Decision};
+use crate::fanotify::Operation as Kind;
+use crate::operation::{path_of, process_name};
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The host guards: the first event that every listener gets.
+    Started(Started),
+    /// An operation was decided.
+    Decision(Decided),
+    /// A service came, ended, or is being started.
+    Service {
+        /// `starting`, `connected` or `died`.
+        state: &'static str,
+        /// Its process.
+        pid: Option<u32>,
+    },
+    /// The worker was restarted.
+    Worker {
+        /// Always `restarted`.
+        state: &'static str,
+        /// Operations of the dead worker that policy has decided.
+        settled: u64,
+    },
+    /// Events were lost before this one.
+    Gap {
+        /// How many.
+        lost: u64,
+    },
+}
+
+/// The host guards.
+#[derive(Clone, Debug, Serialize)]
+pub struct Started {
+    /// The host's name.
+    pub instance: Option<String>,
+    /// The worker's process.
+    pub worker: u32,
+    /// What is guarded.
+    pub guards: Vec<Guard>,
+    /// Whether what cannot be decided is denied.
+    pub strict: bool,
+    /// Whether nothing is denied.
+    pub monitor: bool,
+    /// Time that services have, in milliseconds.
+    pub deadline_ms: u128,
+}
+
+/// One guarded directory.
+#[derive(Clone, Debug, Serialize)]
+pub struct Guard {
+    /// Its path.
+    pub path: String,
+    /// `filesystem` or `directory`: what kind of marks it has.
+    pub kind: &'static str,
+    /// Directories marked, where each has its own mark.
+    pub directories: u64,
+}
+
+/// An operation was decided.
+#[derive(Clone, Debug, Serialize)]
+pub struct Decided {
+    time_ms: u128,
+    id: u64,
+    operation: &'static str,
+    path: Option<String>,
+    pid: Option<u32>,
+    process: Option<String>,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_be: Option<&'static str>,
+    cause: &'static str,
+    reason: String,
+    micros: u128,
+}
+
+/// The listeners at the events port.
+#[derive(Debug, Default)]
+pub struct Events {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    listeners: BTreeMap<u64, Listener>,
+    next: u64,
+    started: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    port: ClientPort,
+    lost: u64,
+    /// It did not take the last event in time: it gets no time until it takes one.
+    slow: bool,
+    /// It has been told what is guarded.
+    greeted: bool,
+}
+
+/// How long a listener that has kept up so far may take for one event.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+impl Events {
+    /// From now on new listeners are told this first, and those that wait are told now.
+    pub fn started(&self, started: Started) {
+        let event = encode(&Event::Started(started));
+        self.lock().started = Some(event);
+        self.send(&[]);
+    }
+
+    /// Tells all listeners.
+    pub fn tell(&self, event: &Event) {
+        self.send(&encode(event));
+    }
+
+    /// Tells listeners of decisions until there are no more.
+    pub fn log(&self, decider: &Decider) {
+        while let Some((decision, lost)) = decider.next() {
+            if lost > 0 {
+                self.lock()
+                    .listeners
+                    .values_mut()
+                    .for_each(|listener| listener.lost += lost);
+            }
+            if self.lock().listeners.is_empty() {
+                continue;
+            }
+            self.tell(&Event::Decision(describe(&decision)));
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        let state = self.lock();
+        // Nothing before the greeting: a listener learns first what is guarded.
+        let Some(greeting) = state.started.clone() else {
+            return;
+        };
+        let targets: Vec<_> = state
+            .listeners
+            .iter()
+            .map(|(id, listener)| (*id, listener.port.clone()))
+            .collect();
+        drop(state);
+        for (id, port) in targets {
+            let Some((lost, slow, greeted)) = self
+                .lock()
+                .listeners
+                .get(&id)
+                .map(|l| (l.lost, l.slow, l.greeted))
+            else {
+                continue;
+            };
+            let patience = if slow {
+                Timeout::poll()
+            } else {
+                Timeout::after(PATIENCE)
+            };
+            let greeting = Some(&greeting).filter(|_| !greeted);
+            let gap = (lost > 0).then(|| encode(&Event::Gap { lost }));
+            let told = greeting.map(|greeting| port.notify(greeting, patience).is_ok());
+            let gap_told = gap.map(|gap| port.notify(&gap, patience).is_ok());
+            let sent = bytes.is_empty()
+                || (gap_told != Some(false) && port.notify(bytes, patience).is_ok());
+            if let Some(listener) = self.lock().listeners.get_mut(&id) {
+                listener.greeted |= told == Some(true);
+                if gap_told == Some(true) {
+                    listener.lost -= lost;
+                }
+                listener.lost += u64::from(!sent);
+                listener.slow = !sent || told == Some(false);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The callbacks of the events port.
+#[derive(Debug)]
+pub struct EventsHandler(pub Arc<Events>);
+
+impl PortHandler for EventsHandler {
+    type Connection = u64;
+
+    fn connect(&self, port: ClientPort, _: &Peer, _: &[u8]) -> Result<u64, NtStatus> {
+        let mut state = self.0.lock();
+        state.next += 1;
+        let id = state.next;
+        // Its first get comes after this returns; the greeting waits for it without a thread.
+        let events = Arc::clone(&self.0);
+        let greeting = state.started.clone();
+        let first = port.clone();
+        state.listeners.insert(
+            id,
+            Listener {
+                port,
+                lost: 0,
+                slow: false,
+                greeted: greeting.is_some(),
+            },
+        );
+        drop(state);
+        if let Some(greeting) = greeting {
+            let _pending = first.notify_then(&greeting, Timeout::Never, move |result| {
+                if result.is_err() {
+                    events.lock().listeners.remove(&id);
+                }
+            });
+        }
+        Ok(id)
+    }
+
+    fn disconnect(&self, listener: u64, _: &Peer) {
+        self.0.lock().listeners.remove(&listener);
+    }
+}
+
+fn describe(decision: &Decision) -> Decided {
+    let since = decision
+        .time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Decided {
+        time_ms: since.as_millis(),
+        id: decision.id,
+        operation: match decision.kind {
+            Kind::Exec => "exec",
+            _ => "open",
+        },
+        path: path_of(decision.file.as_fd()).map(|path| path.to_string_lossy().into_owned()),
+        pid: decision
+            .pid
+            .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok()),
+        process: decision.pid.and_then(process_name),
+        verdict: decision.action.name(),
+        would_be: decision.would_be.map(crate::policy::Action::name),
+        cause: decision.cause.name(),
+        reason: decision.reason.clone(),
+        micros: decision.took.as_micros(),
+    }
+}
+
+fn encode(event: &Event) -> Vec<u8> {
+    // Strings and numbers only: there is nothing that could fail.
+    serde_json::to_vec(event).unwrap_or_default()
+}

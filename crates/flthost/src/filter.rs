@@ -1,0 +1,61 @@
+//! What a filter is: a name, an altitude, and what it says before an operation goes on.
+
+use std::fmt;
+
+use crate::operation::{Operation, Pended, Verdict};
+
+/// Where a filter stands in the stack; higher ones are asked first. The numbers are those of the Windows load order
+/// groups, such as 320,000-329,999 for anti-virus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Altitude(pub u32);
+
+/// A filter. Callbacks run on the thread that reads the kernel's queue: they must not block, open files of the guarded
+/// tree, or wait for anything; what takes time returns [`Pre::Pend`].
+///
+/// ```
+/// use flthost::{Altitude, Cause, Filter, Operation, OperationKind, Pre, Verdict};
+///
+/// struct NoExec;
+///
+/// impl Filter for NoExec {
+///     fn name(&self) -> &str { "noexec" }
+///     fn altitude(&self) -> Altitude { Altitude(385_000) }
+///     fn pre_operation(&self, operation: &Operation) -> Pre {
+///         match operation.kind() {
+///             OperationKind::Exec => Pre::Complete(Verdict::deny(Cause::Filter, "nothing is executed here")),
+///             _ => Pre::Pass,
+///         }
+///     }
+/// }
+/// ```
+pub trait Filter: Send + Sync + 'static {
+    /// The filter's name, for logs and listings.
+    fn name(&self) -> &str;
+
+    /// Where it stands.
+    fn altitude(&self) -> Altitude;
+
+    /// Called before the operation goes on.
+    #[doc(alias = "PFLT_PRE_OPERATION_CALLBACK")]
+    fn pre_operation(&self, operation: &Operation) -> Pre;
+}
+
+/// What a filter says to an operation.
+pub enum Pre {
+    /// Nothing: the next filter is asked.
+    Pass,
+    /// The operation is decided; filters below are not asked.
+    Complete(Verdict),
+    /// The filter takes the operation and decides later. The function gets it, and must not block either.
+    Pend(Box<dyn FnOnce(Pended) + Send>),
+}
+
+impl fmt::Debug for Pre {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("Pass"),
+            Self::Complete(verdict) => f.debug_tuple("Complete").field(verdict).finish(),
+            Self::Pend(_) => f.write_str("Pend"),
+        }
+    }
+}

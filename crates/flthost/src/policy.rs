@@ -1,0 +1,258 @@
+//! What happens to an operation that no service has decided: by cause, because causes differ in who is to blame.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::fanotify::{DenyErrno, Response};
+
+/// What is done with an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on.
+    Allow,
+    /// It fails with `EPERM`.
+    Deny,
+    /// It fails with this error. Kernels before 6.14 make `EPERM` of it.
+    Errno(DenyErrno),
+}
+
+/// Why an operation was decided as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A service said so.
+    Service,
+    /// The process is the host's own.
+    Exempt,
+    /// It is excluded by configuration.
+    Excluded,
+    /// A filter said so.
+    Filter,
+    /// The service took longer than the deadline.
+    Timeout,
+    /// No service is connected.
+    NoService,
+    /// More operations are pending than the host has room for.
+    Overload,
+    /// The file was with a service when that died, and again when it was tried alone.
+    Poison,
+    /// The service cannot tell: too large, too slow to scan, unreadable.
+    Unscannable,
+    /// The host itself failed while it had the operation.
+    Crash,
+}
+
+/// An action for each cause, and the time a service has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// From the moment the operation is read until it is answered, whatever happens.
+    pub deadline: Duration,
+    /// The service is too slow.
+    pub on_timeout: Action,
+    /// No service is there.
+    pub on_no_service: Action,
+    /// Too many operations are pending.
+    pub on_overload: Action,
+    /// The host itself failed.
+    pub on_crash: Action,
+    /// The service cannot tell.
+    pub on_unscannable: Action,
+    /// The file kills services.
+    pub on_poison: Action,
+}
+
+impl Policies {
+    /// For a tool that has just been installed: what is nobody's fault does not lock anybody out. What a *file* can bring
+    /// about by itself (too large, slow to scan, deadly for the scanner) is denied, or a file could buy its permission.
+    #[must_use]
+    pub const fn lenient() -> Self {
+        Self {
+            deadline: Duration::from_secs(2),
+            on_timeout: Action::Allow,
+            on_no_service: Action::Allow,
+            on_overload: Action::Allow,
+            on_crash: Action::Allow,
+            on_unscannable: Action::Deny,
+            on_poison: Action::Deny,
+        }
+    }
+
+    /// What was not found clean does not go on.
+    #[must_use]
+    pub const fn strict() -> Self {
+        Self {
+            deadline: Duration::from_secs(2),
+            on_timeout: Action::Deny,
+            on_no_service: Action::Deny,
+            on_overload: Action::Deny,
+            on_crash: Action::Deny,
+            on_unscannable: Action::Deny,
+            on_poison: Action::Deny,
+        }
+    }
+
+    /// The action for a cause. What a service, a filter or an exemption decided has none.
+    #[must_use]
+    pub const fn action(&self, cause: Cause) -> Action {
+        match cause {
+            Cause::Service | Cause::Exempt | Cause::Excluded | Cause::Filter => Action::Allow,
+            Cause::Timeout => self.on_timeout,
+            Cause::NoService => self.on_no_service,
+            Cause::Overload => self.on_overload,
+            Cause::Poison => self.on_poison,
+            Cause::Unscannable => self.on_unscannable,
+            Cause::Crash => self.on_crash,
+        }
+    }
+
+    /// Sets one policy from text such as `timeout=deny` or `overload=EAGAIN`.
+    ///
+    /// # Errors
+    /// Says what is allowed instead.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        let (cause, action) = text
+            .split_once('=')
+            .ok_or_else(|| format!("{text}: write CAUSE=ACTION"))?;
+        let action: Action = action.parse()?;
+        *match cause {
+            "timeout" => &mut self.on_timeout,
+            "no_service" => &mut self.on_no_service,
+            "overload" => &mut self.on_overload,
+            "crash" => &mut self.on_crash,
+            "unscannable" => &mut self.on_unscannable,
+            "poison" => &mut self.on_poison,
+            other => {
+                let known = "timeout, no_service, overload, crash, unscannable, poison";
+                return Err(format!("{other}: no such cause; there are {known}"));
+            }
+        } = action;
+        Ok(())
+    }
+}
+
+impl Action {
+    /// The kernel's word for it.
+    #[must_use]
+    pub const fn response(self) -> Response {
+        match self {
+            Self::Allow => Response::Allow,
+            Self::Deny => Response::Deny,
+            Self::Errno(errno) => Response::DenyErrno(errno),
+        }
+    }
+
+    /// Whether the operation does not go on.
+    #[must_use]
+    pub const fn denies(self) -> bool {
+        !matches!(self, Self::Allow)
+    }
+
+    /// The action in one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Errno(errno) => errno_name(errno),
+        }
+    }
+}
+
+impl FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let errno = |text: &str| {
+            DenyErrno::ALL
+                .into_iter()
+                .find(|errno| errno_name(*errno) == text)
+        };
+        match text {
+            "allow" => Ok(Self::Allow),
+            "deny" => Ok(Self::Deny),
+            other => errno(other).map(Self::Errno).ok_or_else(|| {
+                let all: Vec<_> = DenyErrno::ALL.into_iter().map(errno_name).collect();
+                format!(
+                    "{other}: no such action; there are allow, deny, {}",
+                    all.join(", ")
+                )
+            }),
+        }
+    }
+}
+
+const fn errno_name(errno: DenyErrno) -> &'static str {
+    match errno {
+        DenyErrno::Eperm => "EPERM",
+        DenyErrno::Eio => "EIO",
+        DenyErrno::Eagain => "EAGAIN",
+        DenyErrno::Ebusy => "EBUSY",
+        DenyErrno::Etxtbsy => "ETXTBSY",
+        DenyErrno::Enospc => "ENOSPC",
+        DenyErrno::Edquot => "EDQUOT",
+    }
+}
+
+impl Cause {
+    /// The cause in one word, as in configuration and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Exempt => "exempt",
+            Self::Excluded => "excluded",
+            Self::Filter => "filter",
+            Self::Timeout => "timeout",
+            Self::NoService => "no_service",
+            Self::Overload => "overload",
+            Self::Poison => "poison",
+            Self::Unscannable => "unscannable",
+            Self::Crash => "crash",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_can_bring_about_by_itself_is_denied_by_every_preset() {
+        for policies in [Policies::lenient(), Policies::strict()] {
+            assert!(policies.on_unscannable.denies() && policies.on_poison.denies());
+        }
+    }
+
+    #[test]
+    fn policies_are_set_by_name_and_mistakes_say_what_is_right() {
+        let mut policies = Policies::lenient();
+        policies.set("timeout=deny").unwrap();
+        policies.set("overload=EAGAIN").unwrap();
+        assert_eq!(policies.on_timeout, Action::Deny);
+        assert_eq!(policies.on_overload, Action::Errno(DenyErrno::Eagain));
+        assert!(
+            policies
+                .set("timeout")
+                .unwrap_err()
+                .contains("CAUSE=ACTION")
+        );
+        assert!(
+            policies
+                .set("slow=deny")
+                .unwrap_err()
+                .contains("no_service")
+        );
+        assert!(
+            policies
+                .set("timeout=EACCES")
+                .unwrap_err()
+                .contains("EBUSY")
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! The filters of a host, by altitude, and an operation's way through them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::filter::{Altitude, Filter, Pre};
+use crate::operation::{Pended, Verdict};
+
+/// Filters in the order in which they are asked: highest altitude first.
+pub struct Stack {
+    filters: Vec<Arc<dyn Filter>>,
+}
+
+impl Stack {
+    /// A stack of these filters. Those of equal altitude keep their order.
+    #[must_use]
+    pub fn new(mut filters: Vec<Arc<dyn Filter>>) -> Self {
+        filters.sort_by_key(|filter| std::cmp::Reverse(filter.altitude()));
+        Self { filters }
+    }
+
+    /// Names and altitudes, in order.
+    pub fn list(&self) -> impl Iterator<Item = (&str, Altitude)> {
+        self.filters
+            .iter()
+            .map(|filter| (filter.name(), filter.altitude()))
+    }
+
+    /// Takes an operation through the filters from where it stands. `so_far` is the verdict when nobody objects.
+    pub(crate) fn run(&self, mut pended: Pended, so_far: Verdict) {
+        loop {
+            let Some(filter) = pended.advance().and_then(|next| self.filters.get(next)) else {
+                return pended.complete(so_far);
+            };
+            let Some(operation) = pended.operation() else {
+                return;
+            };
+            match filter.pre_operation(operation) {
+                Pre::Pass => {}
+                Pre::Complete(verdict) => return pended.complete(verdict),
+                Pre::Pend(take) => return take(pended),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}

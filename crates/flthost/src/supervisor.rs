@@ -1,0 +1,327 @@
+//! The process that holds the fanotify groups, starts the worker, and starts it again when it dies.
+//!
+//! While the supervisor lives, a dead worker leaves no hole: the groups stay open, so operations that nobody has read
+//! wait; those that the dead worker had read are decided by `on_crash` at once, before the next worker reads.
+//!
+//! ```text
+//!   (start) ──▶ Running ── worker dies ──▶ settle what it had read ──▶ Running, or, budget used up,
+//!                  │                                                   Alone: answers by on_crash itself
+//!                  └─ signal, lifeline ──▶ Stopping ── worker ended, or killed ──▶ (groups closed)
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, pidfd_send_signal, setrlimit};
+
+use crate::config::Config;
+use crate::fanotify::{Class, Event, EventBuffer, Group, GroupError, Response, Watch};
+use crate::marks::{Target, TargetError};
+use crate::supervisor_os::{Child, fork, reap, take_signals};
+use crate::worker;
+
+/// One guarded directory with what guards it. The group is shared by the directories of one filesystem.
+#[derive(Debug)]
+pub struct Guarded {
+    /// The directory.
+    pub target: Target,
+    /// Who is asked about its files.
+    pub group: Arc<Group>,
+    /// Tells of new directories.
+    pub watch: Watch,
+}
+
+/// Why a host cannot start. Nothing is guarded then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No directory to guard was named.
+    #[error("nothing to guard: name at least one directory")]
+    NothingToGuard,
+    /// A directory cannot be guarded.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The kernel gives no permission events.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The limit of open files is too low for a filter host.
+    #[error(
+        "only {0} files may be open; a filter host needs at least {DESCRIPTORS_MIN} (raise the hard limit: ulimit -Hn)"
+    )]
+    Descriptors(u64),
+    /// The system refused.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// Descriptors below which a host does not start: each pending operation holds one.
+const DESCRIPTORS_MIN: u64 = 4_096;
+
+/// Restarts of the worker within [`WINDOW`] before the supervisor answers by itself.
+const BUDGET: usize = 5;
+
+/// The time in which restarts are counted.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// How long the worker may take to end when it is told to.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Runs a filter host until it is told to end. Blocks; must be called while the process has one thread.
+///
+/// # Errors
+/// [`StartError`] when it cannot start. Once it has started it ends only when it is told to.
+pub fn run(config: &Config) -> Result<(), StartError> {
+    let descriptors = raise_descriptors()?;
+    let guarded = prepare(config)?;
+    let system = |doing| move |error| StartError::System(doing, error);
+    let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
+    let signals = take_signals(&signals).map_err(system("cannot take signals"))?;
+    let mut supervisor = Supervisor {
+        config,
+        guarded,
+        signals,
+        descriptors,
+        restarts: Vec::new(),
+    };
+    let mut settled = None;
+    loop {
+        let worker = supervisor
+            .start_worker(settled)
+            .map_err(system("cannot start the worker"))?;
+        let Some(code) = supervisor.watch(worker) else {
+            return Ok(());
+        };
+        if code == worker::EXIT_CANNOT_START {
+            return Err(StartError::System(
+                "the worker could not start",
+                io::Error::other("it said why above"),
+            ));
+        }
+        let count = supervisor.settle();
+        eprintln!("flthostd: the worker ended ({code}); {count} operations were decided by policy");
+        settled = Some(count);
+        if !supervisor.may_restart() {
+            eprintln!(
+                "flthostd: the worker ends again and again; operations are decided by policy from now on"
+            );
+            supervisor.answer_alone();
+            return Ok(());
+        }
+    }
+}
+
+struct Supervisor<'a> {
+    config: &'a Config,
+    guarded: Vec<Guarded>,
+    signals: OwnedFd,
+    descriptors: u32,
+    restarts: Vec<Instant>,
+}
+
+/// The running worker, and the pipe by which it is told to end.
+struct Running {
+    child: Child,
+    tell: OwnedFd,
+}
+
+impl Supervisor<'_> {
+    fn start_worker(&self, settled: Option<u64>) -> io::Result<Running> {
+        let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let tell_of_parent = rustix::fd::AsRawFd::as_raw_fd(&tell);
+        let child = fork(|| {
+            let start = worker::Start {
+                config: self.config,
+                guarded: &self.guarded,
+                told,
+                parents_end: tell_of_parent,
+                descriptors: self.descriptors,
+                settled,
+            };
+            worker::run(start)
+        })?;
+        Ok(Running { child, tell })
+    }
+
+    /// Waits until the worker ends by itself: its exit code. `None`: it was told to end, and has.
+    fn watch(&self, worker: Running) -> Option<i32> {
+        loop {
+            let mut fds = vec![
+                PollFd::new(&worker.child.pidfd, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+            ];
+            let input = rustix::stdio::stdin();
+            if self.config.lifeline {
+                fds.push(PollFd::new(&input, PollFlags::IN));
+            }
+            if poll(&mut fds, None).is_err() {
+                continue;
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            drop(fds);
+            if ready.first() == Some(&true) {
+                return Some(reap(worker.child.pid));
+            }
+            let signalled = ready.get(1) == Some(&true) && self.is_told_by_signal();
+            let lifeline_cut = ready.get(2) == Some(&true) && is_at_end(input);
+            if signalled || lifeline_cut {
+                stop(worker);
+                return None;
+            }
+        }
+    }
+
+    /// Decides what a dead worker had read. Nobody else reads now, so no answer can hit another operation.
+    fn settle(&self) -> u64 {
+        let response = self.config.policies.on_crash.response();
+        let response = if self.config.monitor {
+            Response::Allow
+        } else {
+            response
+        };
+        self.groups()
+            .map(|group| group.sweep(self.descriptors, response))
+            .sum()
+    }
+
+    fn may_restart(&mut self) -> bool {
+        self.restarts.retain(|restart| restart.elapsed() < WINDOW);
+        self.restarts.push(Instant::now());
+        self.restarts.len() <= BUDGET
+    }
+
+    /// Answers every operation by policy until the host is told to end.
+    fn answer_alone(&self) {
+        let response = self.config.policies.on_crash.response();
+        let mut buffer = EventBuffer::with_capacity(64);
+        loop {
+            let groups: Vec<_> = self.groups().cloned().collect();
+            let mut fds: Vec<_> = groups
+                .iter()
+                .map(|group| PollFd::new(group, PollFlags::IN))
+                .collect();
+            fds.push(PollFd::new(&self.signals, PollFlags::IN));
+            let input = rustix::stdio::stdin();
+            if self.config.lifeline {
+                fds.push(PollFd::new(&input, PollFlags::IN));
+            }
+            if poll(&mut fds, None).is_err() {
+                continue;
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            drop(fds);
+            let told = ready.get(groups.len()) == Some(&true) && self.is_told_by_signal();
+            if told || (ready.get(groups.len() + 1) == Some(&true) && is_at_end(input)) {
+                return;
+            }
+            for (group, _) in groups.iter().zip(&ready).filter(|(_, ready)| **ready) {
+                // Each permission is dropped, which answers with the default.
+                for event in group.read(&mut buffer, response).into_iter().flatten() {
+                    drop::<Event>(event);
+                }
+            }
+        }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        let mut seen: Vec<&Arc<Group>> = Vec::new();
+        for guarded in &self.guarded {
+            if !seen.iter().any(|group| Arc::ptr_eq(group, &guarded.group)) {
+                seen.push(&guarded.group);
+            }
+        }
+        seen.into_iter()
+    }
+
+    /// Whether a signal that means the end has come; others are taken and forgotten.
+    fn is_told_by_signal(&self) -> bool {
+        // struct signalfd_siginfo begins with the signal's number and has 128 bytes.
+        let mut info = [0u8; 128];
+        while rustix::io::read(&self.signals, &mut info) == Ok(info.len()) {
+            let number = info
+                .first_chunk()
+                .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+            if number == libc::SIGTERM || number == libc::SIGINT {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Tells the worker to end; kills it if it does not.
+fn stop(worker: Running) {
+    // Fails only where the worker has ended already.
+    rustix::io::write(&worker.tell, b"s").ok();
+    let grace = Timespec {
+        tv_sec: i64::try_from(GRACE.as_secs()).unwrap_or(1),
+        tv_nsec: 0,
+    };
+    if poll(
+        &mut [PollFd::new(&worker.child.pidfd, PollFlags::IN)],
+        Some(&grace),
+    ) == Ok(0)
+    {
+        pidfd_send_signal(&worker.child.pidfd, Signal::KILL).ok();
+    }
+    reap(worker.child.pid);
+}
+
+/// Whether a readable input is at its end. What was written to it is taken and means nothing.
+pub(crate) fn is_at_end(input: impl AsFd) -> bool {
+    let mut bytes = [0u8; 64];
+    matches!(rustix::io::read(input, &mut bytes), Ok(0) | Err(_))
+}
+
+/// Raises the limit of open files to what is allowed, and checks that it will do.
+fn raise_descriptors() -> Result<u32, StartError> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit
+        .maximum
+        .unwrap_or(DESCRIPTORS_MAX)
+        .min(DESCRIPTORS_MAX);
+    let raised = Rlimit {
+        current: Some(most),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised)
+        .map_err(|error| StartError::System("cannot raise the limit of files", error.into()))?;
+    if most < DESCRIPTORS_MIN {
+        return Err(StartError::Descriptors(most));
+    }
+    Ok(u32::try_from(most).unwrap_or(u32::MAX))
+}
+
+/// More than this is not needed, and settling looks at every number.
+const DESCRIPTORS_MAX: u64 = 65_536;
+
+/// Opens everything that guards, marks nothing yet. One group for each filesystem: a hung one blocks only its own.
+fn prepare(config: &Config) -> Result<Vec<Guarded>, StartError> {
+    if config.guards.is_empty() {
+        return Err(StartError::NothingToGuard);
+    }
+    let targets = config
+        .guards
+        .iter()
+        .map(Target::open)
+        .collect::<Result<Vec<_>, _>>()?;
+    Group::probe()?;
+    let mut guarded: Vec<Guarded> = Vec::new();
+    for target in targets {
+        let same = guarded
+            .iter()
+            .find(|other| other.target.device() == target.device());
+        let group = match same {
+            Some(other) => Arc::clone(&other.group),
+            None => Arc::new(Group::new(Class::PreContent)?),
+        };
+        guarded.push(Guarded {
+            target,
+            group,
+            watch: Watch::new()?,
+        });
+    }
+    Ok(guarded)
+}

@@ -1,0 +1,393 @@
+//! The process that does the work: reads operations, takes them through the filters, asks services, answers.
+//!
+//! Start: ports, then readers (a restarted worker has operations waiting), then the scanner, then the marks; listeners are
+//! told that the host guards when all of it is there. End: marks stay with the groups, which the supervisor holds.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fltport::{Access, PortHandler, ServerPort};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::config::Config;
+use crate::control::{Control, ControlHandler};
+use crate::decision::{Decider, RING};
+use crate::events::{Event, Events, EventsHandler, Guard, Started};
+use crate::exempt::Exempt;
+use crate::fanotify;
+use crate::filters::{Ask, Exclude, Trace};
+use crate::marks::{TargetKind, TreeError, follow, mark_tree};
+use crate::operation::{Operation, Pended, Verdict};
+use crate::policy::Cause;
+use crate::scanner::{Scanner, scanner_uid};
+use crate::stack::Stack;
+use crate::supervisor::{Guarded, is_at_end};
+
+/// What a worker begins with.
+pub(crate) struct Start<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) guarded: &'a [Guarded],
+    /// Readable when the worker is to end; at its end when the supervisor has died.
+    pub(crate) told: OwnedFd,
+    /// The number of the supervisor's own end of it, which this process has a copy of.
+    pub(crate) parents_end: RawFd,
+    pub(crate) descriptors: u32,
+    /// Set on a restart: operations of the dead worker that were decided by policy.
+    pub(crate) settled: Option<u64>,
+}
+
+/// Exit code of a worker that could not start and has said why: starting it again would not help.
+pub(crate) const EXIT_CANNOT_START: i32 = 3;
+
+/// Events that one read may install descriptors for.
+const BATCH: usize = 64;
+
+/// Descriptors that are not for pending operations: the log's ring, ports, services, a walk through a tree.
+const RESERVED: usize = RING + 1_024;
+
+/// How long the first start waits for the scanner before it guards without one.
+const SCANNER_WAIT: Duration = Duration::from_secs(5);
+
+/// What the reading threads share.
+#[derive(Debug)]
+struct Host {
+    decider: Arc<Decider>,
+    stack: Arc<Stack>,
+    exempt: Arc<Exempt>,
+    next_id: AtomicU64,
+    room: usize,
+}
+
+/// Runs the worker; gives its exit code.
+pub(crate) fn run(start: Start<'_>) -> i32 {
+    rustix::thread::set_name(c"flthostd-worker").ok();
+    match serve(start) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("flthostd: {error}");
+            EXIT_CANNOT_START
+        }
+    }
+}
+
+fn serve(start: Start<'_>) -> Result<(), String> {
+    close_number(start.parents_end);
+    let config = start.config;
+    let decider = Arc::new(Decider::new(config.policies, config.monitor));
+    let exempt = Arc::new(Exempt::new());
+    let events = Arc::new(Events::default());
+    let ask = Ask::new().map_err(|error| format!("cannot start a thread: {error}"))?;
+    let trace = Arc::new(Trace::default());
+    let exclude = Arc::new(Exclude::new(config.excludes.clone()));
+    let stack = Arc::new(Stack::new(vec![
+        Arc::clone(&trace) as _,
+        exclude,
+        Arc::new(ask.clone()),
+    ]));
+    let control = Arc::new(Control {
+        config: config.clone(),
+        decider: Arc::clone(&decider),
+        stack: Arc::clone(&stack),
+        ask: ask.clone(),
+        trace,
+        guards: Mutex::default(),
+        ports: Mutex::default(),
+    });
+
+    let scan = listen(config, &control, "scan", 16, ask.handler())?;
+    let _events = listen(
+        config,
+        &control,
+        "events",
+        16,
+        EventsHandler(Arc::clone(&events)),
+    )?;
+    let _control = listen(
+        config,
+        &control,
+        "control",
+        16,
+        ControlHandler(Arc::clone(&control)),
+    )?;
+
+    let descriptors = usize::try_from(start.descriptors).unwrap_or(usize::MAX);
+    let room = descriptors.saturating_sub(RESERVED);
+    let host = Arc::new(Host {
+        decider: Arc::clone(&decider),
+        stack,
+        exempt: Arc::clone(&exempt),
+        next_id: AtomicU64::new(1),
+        room,
+    });
+    let logged = (Arc::clone(&events), Arc::clone(&decider));
+    spawn("log", move || logged.0.log(&logged.1))?;
+    start_readers(&host, start.guarded)?;
+
+    let scanner = match &config.scanner {
+        Some(program) => Some(start_scanner(
+            config, program, &scan, &ask, &exempt, &events,
+        )?),
+        None => None,
+    };
+    if scanner.is_some() && start.settled.is_none() {
+        wait_for_service(&ask);
+    }
+    let guards = mark(start.guarded)?;
+    *control
+        .guards
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = guards.clone();
+    events.started(Started {
+        instance: config.instance.clone(),
+        worker: std::process::id(),
+        guards,
+        strict: config.policies
+            == crate::policy::Policies {
+                deadline: config.policies.deadline,
+                ..crate::policy::Policies::strict()
+            },
+        monitor: config.monitor,
+        deadline_ms: config.policies.deadline.as_millis(),
+    });
+    if let Some(settled) = start.settled {
+        events.tell(&Event::Worker {
+            state: "restarted",
+            settled,
+        });
+    }
+    thread::scope(|scope| {
+        for guarded in start.guarded {
+            scope.spawn(move || keep_following(guarded));
+        }
+        wait_for_end(&start);
+        // Threads that read or follow end with the process; everything else is put away in order.
+        drop(scanner);
+        ask.stop();
+        decider.close_log();
+        let ports = control.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.iter().for_each(|(_, port)| port.close());
+        end_process()
+    })
+}
+
+fn listen<H: PortHandler>(
+    config: &Config,
+    control: &Control,
+    leaf: &str,
+    most: u32,
+    handler: H,
+) -> Result<Arc<ServerPort>, String> {
+    let name = config.port_name(leaf);
+    let mut builder = ServerPort::builder(&name)
+        .access(Access::host_only(rustix::process::geteuid().as_raw()))
+        .max_connections(most);
+    if let Some(directory) = &config.port_directory {
+        builder = builder.directory(directory);
+    }
+    let port = Arc::new(
+        builder
+            .listen(handler)
+            .map_err(|error| format!("port {name}: {error}"))?,
+    );
+    let mut ports = control.ports.lock().unwrap_or_else(PoisonError::into_inner);
+    ports.push((name, Arc::clone(&port)));
+    Ok(port)
+}
+
+fn start_readers(host: &Arc<Host>, guarded: &[Guarded]) -> Result<(), String> {
+    let mut started: Vec<&Arc<fanotify::Group>> = Vec::new();
+    for Guarded { group, .. } in guarded {
+        if started.iter().any(|other| Arc::ptr_eq(other, group)) {
+            continue;
+        }
+        started.push(group);
+        let (host, group) = (Arc::clone(host), Arc::clone(group));
+        spawn("reader", move || host.read(&group))?;
+    }
+    Ok(())
+}
+
+fn start_scanner(
+    config: &Config,
+    program: &std::path::Path,
+    port: &Arc<ServerPort>,
+    ask: &Ask,
+    exempt: &Arc<Exempt>,
+    events: &Arc<Events>,
+) -> Result<Scanner, String> {
+    let uid = if rustix::process::geteuid().is_root() {
+        scanner_uid().map_err(|error| format!("cannot choose a user for the scanner: {error}"))?
+    } else {
+        rustix::process::geteuid().as_raw()
+    };
+    let (port, exempt, events) = (Arc::clone(port), Arc::clone(exempt), Arc::clone(events));
+    Scanner::start(
+        program.to_path_buf(),
+        config.rules.clone(),
+        uid,
+        port,
+        ask.clone(),
+        exempt,
+        events,
+    )
+    .map_err(|error| format!("cannot start the scanner: {error}"))
+}
+
+fn wait_for_service(ask: &Ask) {
+    let end = Instant::now() + SCANNER_WAIT;
+    while ask.load().0 == 0 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(2));
+    }
+    if ask.load().0 == 0 {
+        eprintln!("flthostd: the scanner is not ready yet; guarding by policy until it is");
+    }
+}
+
+fn mark(guarded: &[Guarded]) -> Result<Vec<Guard>, String> {
+    let mut guards = Vec::new();
+    for Guarded {
+        target,
+        group,
+        watch,
+    } in guarded
+    {
+        let kind = match target.kind() {
+            TargetKind::Filesystem => "filesystem",
+            TargetKind::Directory => "directory",
+        };
+        let marked = mark_tree(&[group], watch, target)
+            .map_err(|error| format!("cannot guard {}: {error}", target.path().display()))?;
+        guards.push(Guard {
+            path: target.path().display().to_string(),
+            kind,
+            directories: marked.directories,
+        });
+    }
+    Ok(guards)
+}
+
+/// Marks new directories for as long as the process lives.
+fn keep_following(guarded: &Guarded) {
+    loop {
+        match poll(&mut [PollFd::new(&guarded.watch, PollFlags::IN)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+        match follow(&[&guarded.group], &guarded.watch, &guarded.target) {
+            Ok(_) => {}
+            Err(error @ TreeError::Watch(_)) => {
+                eprintln!("flthostd: new directories are no longer seen: {error}");
+                return;
+            }
+            Err(error) => eprintln!("flthostd: a directory is not guarded: {error}"),
+        }
+    }
+}
+
+/// Waits until the worker is to end. A supervisor that dies does not end it: it goes on, and its lifeline still counts.
+fn wait_for_end(start: &Start<'_>) {
+    let mut supervised = true;
+    let input = rustix::stdio::stdin();
+    loop {
+        let mut fds = Vec::with_capacity(2);
+        if supervised {
+            fds.push(PollFd::new(&start.told, PollFlags::IN));
+        }
+        // The supervisor watches the lifeline; without it this process does.
+        if !supervised && start.config.lifeline {
+            fds.push(PollFd::new(&input, PollFlags::IN));
+        }
+        if poll(&mut fds, None).is_err() {
+            continue;
+        }
+        if !supervised {
+            if is_at_end(input) {
+                return;
+            }
+            continue;
+        }
+        if !is_at_end(&start.told) {
+            return;
+        }
+        eprintln!("flthostd: the supervisor has died; the worker goes on without it");
+        supervised = false;
+    }
+}
+
+/// Ends the process from inside the scope whose threads end only with it.
+fn end_process() -> ! {
+    #[expect(
+        clippy::exit,
+        reason = "threads that wait for the kernel cannot be joined"
+    )]
+    std::process::exit(0)
+}
+
+impl Host {
+    /// Reads one group's operations for as long as the process lives.
+    fn read(self: Arc<Self>, group: &Arc<fanotify::Group>) {
+        let mut buffer = fanotify::EventBuffer::with_capacity(BATCH);
+        let default = self.decider.policies().on_crash.response();
+        loop {
+            match poll(&mut [PollFd::new(group, PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return eprintln!("flthostd: cannot wait for operations: {error}"),
+            }
+            match group.read(&mut buffer, default) {
+                Ok(batch) => batch.for_each(|event| self.handle(event)),
+                Err(error) => return eprintln!("flthostd: cannot read operations: {error}"),
+            }
+        }
+    }
+
+    fn handle(&self, event: fanotify::Event) {
+        let fanotify::Event::Permission {
+            operation,
+            pid,
+            permission,
+        } = event
+        else {
+            return;
+        };
+        if pid.is_some_and(|pid| self.exempt.covers(pid)) {
+            return self.decider.exempt(permission);
+        }
+        let full = self.decider.pending() >= self.room;
+        self.decider.begin();
+        let started = Instant::now();
+        let operation = Operation {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            kind: operation,
+            pid,
+            started,
+            deadline: started + self.decider.policies().deadline,
+            file: Arc::clone(permission.shared_file()),
+        };
+        let pended = Pended::new(
+            operation,
+            permission,
+            Arc::clone(&self.decider),
+            Arc::clone(&self.stack),
+        );
+        if full {
+            return pended.complete_by_policy(Cause::Overload, "too many operations are pending");
+        }
+        self.stack.run(pended, Verdict::allow(Cause::Filter));
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+    thread
+        .map(drop)
+        .map_err(|error: io::Error| format!("cannot start a thread: {error}"))
+}
+
+/// Closes this process's copy of a descriptor that is the supervisor's.
+fn close_number(number: RawFd) {
+    crate::supervisor_os::close(number);
+}
