@@ -48,7 +48,7 @@ struct Step {
     run: fn(&Path) -> anyhow::Result<()>,
 }
 
-static STEPS: [Step; 6] = [
+static STEPS: [Step; 7] = [
     Step {
         name: "format",
         run: format,
@@ -68,6 +68,10 @@ static STEPS: [Step; 6] = [
     Step {
         name: "clippy",
         run: clippy,
+    },
+    Step {
+        name: "benchmark",
+        run: benchmark,
     },
     Step {
         name: "documentation",
@@ -140,6 +144,24 @@ fn clippy(root: &Path) -> anyhow::Result<()> {
     run_to_end(
         cargo(root).args(what),
         "mend what is shown above, or `#[expect]` it with its reason",
+    )
+}
+
+/// The benchmark is a workspace of its own, which the steps before do not reach.
+fn benchmark(root: &Path) -> anyhow::Result<()> {
+    let manifest = ["--manifest-path", "bench/Cargo.toml"];
+    run_to_end(
+        cargo(root).arg("fmt").args(manifest).arg("--check"),
+        "run `cargo fmt --manifest-path bench/Cargo.toml`",
+    )?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| root.join("target").into());
+    run_to_end(
+        cargo(root)
+            .env("CARGO_TARGET_DIR", target)
+            .args(["clippy", "--locked", "--all-targets"])
+            .args(manifest)
+            .args(["--", "-D", "warnings"]),
+        "mend what is shown above",
     )
 }
 

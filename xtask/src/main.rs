@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod check;
 mod house;
 mod source;
@@ -24,12 +25,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = workspace_root().and_then(|root| match cli.command {
         Command::Check(args) => check::run(&root, &args),
+        Command::Bench(args) => bench::run(&root, &args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
