@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use crate::house;
+use crate::{house, readme};
 
 /// Run all checks a change has to pass, cheapest first
 ///
@@ -48,7 +48,7 @@ struct Step {
     run: fn(&Path) -> anyhow::Result<()>,
 }
 
-static STEPS: [Step; 7] = [
+static STEPS: [Step; 8] = [
     Step {
         name: "format",
         run: format,
@@ -56,6 +56,10 @@ static STEPS: [Step; 7] = [
     Step {
         name: "house rules",
         run: house::inspect_repository,
+    },
+    Step {
+        name: "README",
+        run: readme::inspect,
     },
     Step {
         name: "dependencies",

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod check;
 mod house;
+mod readme;
 mod source;
 
 /// Checks and chores of this repository.
