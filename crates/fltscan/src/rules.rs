@@ -46,7 +46,7 @@ impl Rules {
             };
             let (old_errors, old_warnings) = (compiler.errors().len(), compiler.warnings().len());
             // The number keeps two sources apart even if their parent gave them the same name.
-            compiler.new_namespace(&format!("{place}:{name}"));
+            compiler.new_namespace(&format!("{place}{PLACE_ENDS}{name}"));
             // The result itself holds only the first error.
             if compiler.add_source(text).is_err() {
                 for error in compiler.errors().iter().skip(old_errors) {
@@ -92,6 +92,12 @@ impl Rules {
 
     pub(crate) fn compiled(&self) -> &yara_x::Rules {
         &self.compiled
+    }
+
+    /// The place of a rule's source among the sources.
+    pub(crate) fn place(rule: &yara_x::Rule<'_, '_>) -> Option<usize> {
+        let (place, _) = rule.namespace().split_once(PLACE_ENDS)?;
+        place.parse().ok()
     }
 }
 
@@ -339,6 +345,9 @@ fn lines(problems: &[RuleProblem]) -> String {
         .collect::<Vec<_>>()
         .join("\n")
 }
+
+/// What stands between the place and the name of a source in the name of its namespace.
+const PLACE_ENDS: char = ':';
 
 /// The most that is read of one rule file.
 ///

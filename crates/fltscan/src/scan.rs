@@ -86,10 +86,11 @@ impl<'r> Engine<'r> {
             let scanner = scanner.get_or_insert_with(|| new_scanner(rules));
             scanner.set_timeout(ticks(deadline));
             let results = scanner.scan(data)?;
-            Ok(results
-                .matching_rules()
-                .map(|rule| rule.identifier().to_owned())
-                .collect::<Vec<_>>())
+            // YARA-X has the sources in the order in which each first matched anything, in this file or an earlier one.
+            let mut rules: Vec<_> = results.matching_rules().collect();
+            rules.sort_by_key(Rules::place);
+            let names = rules.iter().map(|rule| rule.identifier().to_owned());
+            Ok(names.collect::<Vec<_>>())
         }));
         match outcome {
             Ok(Ok(rules)) if !rules.is_empty() => Finding::Match { rules },

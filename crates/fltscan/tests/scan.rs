@@ -107,6 +107,25 @@ fn all_matching_rules_are_named_in_order_and_private_ones_are_not() {
 }
 
 #[test]
+fn rules_are_in_the_order_of_their_sources_whatever_matched_before() {
+    let source = |name: &str, condition: &str| RuleSource {
+        name: name.to_owned(),
+        text: format!("rule {name} {{ condition: {condition} }}").into_bytes(),
+    };
+    let many =
+        (0..11).map(|place| source(&format!("r{place}"), &format!("filesize > {}", 10 - place)));
+    let rules = Rules::compile(many).unwrap();
+    let mut engine = Engine::new(&rules).unwrap();
+    for size in 1..=11_u8 {
+        let Finding::Match { rules } = scan(&mut engine, &vec![b'.'; usize::from(size)]) else {
+            panic!("no match for {size} bytes")
+        };
+        let expected: Vec<_> = (11 - size..11).map(|place| format!("r{place}")).collect();
+        assert_eq!(rules, expected);
+    }
+}
+
+#[test]
 fn a_condition_that_counts_matches_or_asks_for_their_place_gets_them_all() {
     let strings = "strings: $a = \"needle\" $b = /hay[0-9]+/ condition:";
     let conditions = [

@@ -1,0 +1,21 @@
+//! What commands do: one file for each, from a resolved request to an outcome.
+//!
+//! Exit statuses come of it: an outcome is 0 or 1, an error is 2. Next rooms: the files of this folder.
+
+use crate::Outcome;
+use crate::request::Request;
+
+mod demo;
+mod guard;
+mod list;
+mod open;
+
+/// Does what was asked.
+pub(crate) fn run(request: &Request) -> anyhow::Result<Outcome> {
+    match request {
+        Request::Demo(request) => demo::run(request),
+        Request::Guard(request) => guard::run(request),
+        Request::List(request) => list::run(request),
+        Request::Open(paths) => open::run(paths),
+    }
+}

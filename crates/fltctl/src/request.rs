@@ -1,0 +1,287 @@
+//! What is to be done: arguments resolved against the surroundings (files, terminal, own folder).
+//!
+//! Every later room takes these settings as they are and asks nothing about arguments again. Whether a request may be
+//! granted (privilege, rules that compile) is found out by `commands/`, which is next.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use fltport::protocol::control;
+
+use crate::args::{Args, Command, DemoArgs, GuardArgs, ListArgs};
+use crate::programs::Programs;
+use crate::terminal;
+
+/// A resolved command.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Show that the whole path works.
+    Demo(Demo),
+    /// Guard directories.
+    Guard(Guard),
+    /// List something.
+    List(List),
+    /// Open files, and say how it went.
+    Open(Vec<PathBuf>),
+}
+
+/// `fltctl demo`.
+#[derive(Debug)]
+pub(crate) struct Demo {
+    /// Leave the scratch directory behind.
+    pub(crate) keep: bool,
+    /// What the host is to do; the directory comes later.
+    pub(crate) host: HostRequest,
+    /// This program, which also opens the files.
+    pub(crate) executable: PathBuf,
+    /// Whether PASS and FAIL are coloured.
+    pub(crate) colour: bool,
+}
+
+/// `fltctl guard`.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// What the host is to do.
+    pub(crate) host: HostRequest,
+    /// How its events are shown.
+    pub(crate) view: View,
+}
+
+/// What a `flthostd` is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct HostRequest {
+    /// The programs to start.
+    pub(crate) programs: Programs,
+    /// The name of the instance: its ports are `\fltport\NAME\...`.
+    pub(crate) instance: String,
+    /// The directories, absolute.
+    pub(crate) guards: Vec<PathBuf>,
+    /// Rules, absolute.
+    pub(crate) rules: Option<PathBuf>,
+    /// What happens where nothing could be decided.
+    pub(crate) policy: Policy,
+    /// The host's default otherwise.
+    pub(crate) deadline_ms: Option<u32>,
+    /// Where ports are.
+    pub(crate) port_directory: Option<PathBuf>,
+}
+
+/// What happens where nothing could be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// As the host's defaults say.
+    Usual,
+    /// Denied.
+    Strict,
+    /// Nothing is ever denied.
+    Monitor,
+}
+
+/// How events are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// As they came, one JSON object in a line.
+    Json,
+    /// One line for people.
+    Human {
+        /// Plain allows too.
+        all: bool,
+        /// With colours.
+        colour: bool,
+    },
+}
+
+/// A listing.
+#[derive(Debug)]
+pub(crate) struct List {
+    /// Of what.
+    pub(crate) kind: control::Request,
+    /// JSON instead of a table.
+    pub(crate) json: bool,
+    /// Where ports are.
+    pub(crate) port_directory: Option<PathBuf>,
+    /// Columns of the terminal; `None` elsewhere.
+    pub(crate) width: Option<u16>,
+}
+
+/// What a request depends on besides its arguments.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// This program's own file.
+    pub(crate) executable: PathBuf,
+    /// This process.
+    pub(crate) process: u32,
+    /// Whether standard output is a terminal.
+    pub(crate) terminal: bool,
+    /// Whether colours are welcome there.
+    pub(crate) colour: bool,
+    /// Its columns.
+    pub(crate) width: Option<u16>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub(crate) fn look() -> anyhow::Result<Self> {
+        let stdout = std::io::stdout();
+        Ok(Self {
+            executable: std::env::current_exe().context("cannot find this program's own file")?,
+            process: std::process::id(),
+            terminal: stdout.is_terminal(),
+            colour: terminal::wants_colour(&stdout),
+            width: terminal::columns(&stdout),
+        })
+    }
+}
+
+impl Request {
+    /// Resolves what was typed.
+    pub(crate) fn resolve(args: Args, here: &Surroundings) -> anyhow::Result<Self> {
+        let Args {
+            port_directory,
+            command,
+        } = args;
+        // Made absolute, because it is handed on to other processes.
+        let port_directory = port_directory
+            .map(|path| std::path::absolute(&path).context("--port-directory is empty"))
+            .transpose()?;
+        Ok(match command {
+            Command::Demo(args) => Self::Demo(demo(args, port_directory, here)),
+            Command::Guard(args) => Self::Guard(guard(args, port_directory, here)?),
+            Command::Ports(args) => list(control::Request::Ports, &args, port_directory, here),
+            Command::Connections(args) => {
+                list(control::Request::Connections, &args, port_directory, here)
+            }
+            Command::Filters(args) => list(control::Request::Filters, &args, port_directory, here),
+            Command::Instances(args) => {
+                list(control::Request::Instances, &args, port_directory, here)
+            }
+            Command::Open { paths } => Self::Open(paths),
+        })
+    }
+}
+
+impl HostRequest {
+    /// The command line of `flthostd`.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--instance".into(), self.instance.clone().into()];
+        let mut option = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        for guard in &self.guards {
+            option("--guard", guard.into());
+        }
+        if let Some(rules) = &self.rules {
+            option("--rules", rules.into());
+        }
+        if let Some(limit) = self.deadline_ms {
+            option("--deadline-ms", limit.to_string().into());
+        }
+        if let Some(directory) = &self.port_directory {
+            option("--port-directory", directory.into());
+        }
+        match self.policy {
+            Policy::Usual => {}
+            Policy::Strict => arguments.push("--strict".into()),
+            Policy::Monitor => arguments.push("--monitor".into()),
+        }
+        arguments.push("--lifeline".into());
+        arguments
+    }
+
+    /// The name of the port of events.
+    pub(crate) fn events_port(&self) -> String {
+        format!(r"\fltport\{}\events", self.instance)
+    }
+}
+
+fn demo(args: DemoArgs, port_directory: Option<PathBuf>, here: &Surroundings) -> Demo {
+    let host = HostRequest {
+        programs: Programs::beside(&here.executable, args.daemon),
+        instance: format!("demo-{}", here.process),
+        guards: Vec::new(),
+        rules: None,
+        policy: Policy::Usual,
+        deadline_ms: Some(DEMO_DEADLINE_MS),
+        port_directory,
+    };
+    Demo {
+        keep: args.keep,
+        host,
+        executable: here.executable.clone(),
+        colour: here.colour,
+    }
+}
+
+fn guard(
+    args: GuardArgs,
+    port_directory: Option<PathBuf>,
+    here: &Surroundings,
+) -> anyhow::Result<Guard> {
+    let mut guards = Vec::new();
+    for typed in &args.directories {
+        let found = existing(typed, "give the path of a directory that exists")?;
+        if !found.is_dir() {
+            bail!(
+                "{} is not a directory; give the directory that it is in",
+                typed.display()
+            );
+        }
+        if !guards.contains(&found) {
+            guards.push(found);
+        }
+    }
+    let rules = args.rules.as_deref().map(|typed| {
+        existing(
+            typed,
+            "give a file with YARA rules, or a directory of such files",
+        )
+    });
+    let host = HostRequest {
+        programs: Programs::beside(&here.executable, args.daemon),
+        instance: format!("guard-{}", here.process),
+        guards,
+        rules: rules.transpose()?,
+        policy: match (args.strict, args.monitor) {
+            (true, _) => Policy::Strict,
+            (_, true) => Policy::Monitor,
+            _ => Policy::Usual,
+        },
+        deadline_ms: args.deadline_ms,
+        port_directory,
+    };
+    let view = if args.json || !here.terminal {
+        View::Json
+    } else {
+        View::Human {
+            all: args.all,
+            colour: here.colour,
+        }
+    };
+    Ok(Guard { host, view })
+}
+
+fn list(
+    kind: control::Request,
+    args: &ListArgs,
+    port_directory: Option<PathBuf>,
+    here: &Surroundings,
+) -> Request {
+    Request::List(List {
+        kind,
+        json: args.json,
+        port_directory,
+        width: here.width,
+    })
+}
+
+/// The path, absolute and without links, of something that exists.
+fn existing(typed: &Path, advice: &str) -> anyhow::Result<PathBuf> {
+    std::fs::canonicalize(typed)
+        .with_context(|| format!("cannot use {} ({advice})", typed.display()))
+}
+
+/// Short, so that a demonstration in which nothing answers is over soon.
+const DEMO_DEADLINE_MS: u32 = 1000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! `fltctl guard`, whose host is played by a script.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::util::{ALLOWED, DENIED, Running, STARTED, Stage, run};
+
+#[test]
+fn events_are_passed_on_as_they_came_also_those_of_later_versions() {
+    let later = r#"{"event":"weather",  "sun" : true}"#;
+    let stage = Stage::new(&["listener", STARTED, DENIED, later, ALLOWED]);
+    let guard = Running::start(&mut stage.guard());
+    for event in [STARTED, DENIED, later, ALLOWED] {
+        assert_eq!(guard.next_line(), event);
+    }
+    guard.signal(Signal::TERM);
+    let (code, said) = guard.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("asked 2 in ") && said.contains("1 allowed, 1 denied"),
+        "{said}"
+    );
+    assert!(said.contains("by cause: service 2"), "{said}");
+    assert!(stage.host_ends());
+}
+
+#[test]
+fn the_host_is_told_what_was_typed() {
+    let stage = Stage::new(&["listener", STARTED]);
+    let guard = Running::start(stage.guard().args(["--monitor", "--deadline-ms", "700"]));
+    guard.next_line();
+    let arguments = fs::read_to_string(stage.path("script.args")).unwrap();
+    let guarded = stage.path("guarded").canonicalize().unwrap();
+    let instance = format!("--instance\nguard-{}\n", guard.child.id());
+    assert!(arguments.starts_with(&instance), "{arguments}");
+    assert!(
+        arguments.contains(&format!("--guard\n{}\n", guarded.display())),
+        "{arguments}"
+    );
+    assert!(arguments.contains("--deadline-ms\n700\n"), "{arguments}");
+    assert!(arguments.ends_with("--monitor\n--lifeline"), "{arguments}");
+    guard.signal(Signal::INT);
+    assert_eq!(guard.end().0, Some(0));
+}
+
+#[test]
+fn a_closed_output_is_told_once_and_the_guard_goes_on() {
+    let mut script = vec!["listener", STARTED];
+    script.extend([DENIED; 50]);
+    script.push("say told everything");
+    let stage = Stage::new(&script);
+    let mut command = stage.guard();
+    let mut guard = Running::start(&mut command);
+    // The reading end is closed with its thread, at the latest by the second line after this.
+    guard.stdout = std::sync::mpsc::channel().1;
+    guard.expect_notice("standard output is closed");
+    guard.expect_notice("told everything");
+    assert!(
+        guard.child.try_wait().unwrap().is_none(),
+        "the guard has ended"
+    );
+    guard.signal(Signal::TERM);
+    let (code, said) = guard.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("is closed"), "{said}");
+    assert!(said.contains("50 denied"), "{said}");
+}
+
+#[test]
+fn an_output_that_nobody_reads_does_not_stop_the_guard() {
+    let stage = Stage::new(&["listener", STARTED, "flood 20000"]);
+    let mut command = stage.guard();
+    let command = command.stdin(std::process::Stdio::null());
+    let (unread, stdout) = std::io::pipe().unwrap();
+    let mut child = command
+        .stdout(stdout)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let guard = Running::watch(child, stderr);
+    guard.expect_notice("flooded");
+    guard.signal(Signal::TERM);
+    let (code, said) = guard.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("asked 20000") && said.contains("lines lost"),
+        "{said}"
+    );
+    drop(unread);
+}
+
+#[test]
+fn what_a_host_says_that_does_not_start_is_shown() {
+    let stage = Stage::new(&["say flthostd: no such right", "die 2"]);
+    let (code, out, said) = run(&mut stage.guard());
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(said.contains("flthostd: no such right\n"), "{said}");
+    assert!(said.contains("ended before it guarded anything"), "{said}");
+}
+
+#[test]
+fn a_host_that_ends_by_itself_is_no_success() {
+    let stage = Stage::new(&["listener", STARTED, DENIED, "die 1"]);
+    let guard = Running::start(&mut stage.guard());
+    let (code, said) = guard.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("nothing is guarded any more"), "{said}");
+}
+
+#[test]
+fn the_events_of_a_restarted_worker_are_found_again() {
+    let stage = Stage::new(&[
+        "listener", STARTED, DENIED, "vanish", "listener", STARTED, ALLOWED,
+    ]);
+    let guard = Running::start(&mut stage.guard());
+    for event in [STARTED, DENIED, STARTED, ALLOWED] {
+        assert_eq!(guard.next_line(), event);
+    }
+    guard.expect_notice("lost the connection");
+    guard.expect_notice("connected to the host's events again");
+    guard.signal(Signal::TERM);
+    assert_eq!(guard.end().0, Some(0));
+}
+
+#[test]
+fn the_host_ends_with_a_fltctl_that_was_killed() {
+    let stage = Stage::new(&["listener", STARTED]);
+    let guard = Running::start(&mut stage.guard());
+    guard.next_line();
+    guard.signal(Signal::KILL);
+    assert!(stage.host_ends(), "the host goes on");
+    guard.end();
+}
+
+#[test]
+fn a_guard_outlives_its_terminal_only_if_told_so() {
+    for (disposition, stays) in [("trap '' HUP", true), (":", false)] {
+        let stage = Stage::new(&["listener", STARTED]);
+        let guard = stage.guard();
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(format!("{disposition}; exec \"$@\""))
+            .arg("sh");
+        shell.arg(guard.get_program()).args(guard.get_args());
+        shell.env("FAKE_HOST_SCRIPT", stage.path("script"));
+        let guard = Running::start(&mut shell);
+        guard.next_line();
+        guard.signal(Signal::HUP);
+        if stays {
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!stage.path("script.ended").exists());
+            guard.signal(Signal::TERM);
+        }
+        assert_eq!(guard.end().0, Some(0));
+        assert!(stage.host_ends());
+    }
+}
+
+#[test]
+fn a_host_that_does_not_end_is_killed() {
+    let stage = Stage::new(&["stay", "listener", STARTED]);
+    let guard = Running::start(&mut stage.guard());
+    guard.next_line();
+    let start = Instant::now();
+    guard.signal(Signal::TERM);
+    let (code, said) = guard.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("killed, because it did not end"), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn rules_are_checked_before_anything_is_started() {
+    let stage = Stage::new(&["listener", STARTED]);
+    let scanner = stage.path("bin/fltscand");
+    fs::write(
+        &scanner,
+        "#!/bin/sh\necho \"$3:3:7: expected a condition\" >&2\nexit 1\n",
+    )
+    .unwrap();
+    fs::set_permissions(&scanner, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(stage.path("my.yar"), "rule x {").unwrap();
+    let (code, _, said) = run(stage.guard().arg("--rules").arg(stage.path("my.yar")));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("my.yar:3:7: expected a condition\n"),
+        "{said}"
+    );
+    assert!(said.contains("mend the lines above"), "{said}");
+    assert!(!stage.path("script.args").exists(), "the host was started");
+}
+
+#[test]
+fn a_missing_host_is_an_error_with_advice() {
+    let stage = Stage::new(&[]);
+    fs::remove_file(stage.path("bin/flthostd")).unwrap();
+    let (code, _, said) = run(&mut stage.guard());
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("bin/flthostd") && said.contains("one folder"),
+        "{said}"
+    );
+}
