@@ -110,6 +110,10 @@ pub(crate) struct GuardArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=600_000))]
     pub(crate) deadline_ms: Option<u32>,
 
+    /// Sets what happens for one cause, such as timeout=deny, unscannable=allow, overload=EAGAIN
+    #[arg(long = "policy", value_name = "CAUSE=ACTION")]
+    pub(crate) policies: Vec<String>,
+
     /// JSON lines on a terminal too
     #[arg(long)]
     pub(crate) json: bool,

@@ -62,6 +62,8 @@ pub(crate) struct HostRequest {
     pub(crate) rules: Option<PathBuf>,
     /// What happens where nothing could be decided.
     pub(crate) policy: Policy,
+    /// What happens for single causes, in the host's words.
+    pub(crate) policies: Vec<String>,
     /// The host's default otherwise.
     pub(crate) deadline_ms: Option<u32>,
     /// Where ports are.
@@ -173,6 +175,9 @@ impl HostRequest {
         if let Some(rules) = &self.rules {
             option("--rules", rules.into());
         }
+        for policy in &self.policies {
+            option("--policy", policy.into());
+        }
         if let Some(limit) = self.deadline_ms {
             option("--deadline-ms", limit.to_string().into());
         }
@@ -201,6 +206,7 @@ fn demo(args: DemoArgs, port_directory: Option<PathBuf>, here: &Surroundings) ->
         guards: Vec::new(),
         rules: None,
         policy: Policy::Usual,
+        policies: Vec::new(),
         deadline_ms: Some(DEMO_DEADLINE_MS),
         port_directory,
     };
@@ -246,6 +252,7 @@ fn guard(
             (_, true) => Policy::Monitor,
             _ => Policy::Usual,
         },
+        policies: args.policies,
         deadline_ms: args.deadline_ms,
         port_directory,
     };
@@ -280,8 +287,8 @@ fn existing(typed: &Path, advice: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("cannot use {} ({advice})", typed.display()))
 }
 
-/// Short, so that a demonstration in which nothing answers is over soon.
-const DEMO_DEADLINE_MS: u32 = 1000;
+/// Long enough for a busy machine, short enough that a demonstration in which nothing answers is over soon.
+const DEMO_DEADLINE_MS: u32 = 3_000;
 
 #[cfg(test)]
 mod tests;
