@@ -1,7 +1,9 @@
 //! What a host is told at its start.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::filter::Filter;
 use crate::policy::Policies;
 
 /// The configuration of one filter host.
@@ -19,15 +21,37 @@ pub struct Config {
     pub scanner: Option<PathBuf>,
     /// What happens to what no service decides.
     pub policies: Policies,
+    /// Restarts of the worker within ten seconds before the supervisor answers by itself.
+    pub restarts: usize,
     /// Nothing is denied, everything is shown.
     pub monitor: bool,
     /// The port directory, instead of this user's usual one.
     pub port_directory: Option<PathBuf>,
     /// End when standard input does.
     pub lifeline: bool,
+    /// Filters besides those that come with the host.
+    pub filters: Vec<Arc<dyn Filter>>,
 }
 
 impl Config {
+    /// Guards these directories with the host's own filters, no scanner, and lenient policies.
+    #[must_use]
+    pub fn guarding(guards: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self {
+            instance: None,
+            guards: guards.into_iter().map(Into::into).collect(),
+            excludes: Vec::new(),
+            rules: None,
+            scanner: None,
+            policies: Policies::lenient(),
+            restarts: 5,
+            monitor: false,
+            port_directory: None,
+            lifeline: false,
+            filters: Vec::new(),
+        }
+    }
+
     /// The name of one of this host's ports.
     #[must_use]
     pub fn port_name(&self, leaf: &str) -> String {

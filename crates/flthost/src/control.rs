@@ -88,7 +88,7 @@ impl Control {
                 "allowed": count(&counters.allowed), "denied": count(&counters.denied),
                 "by_service": count(&counters.by_service), "by_policy": count(&counters.by_policy),
                 "exempt": count(&counters.exempt), "unanswered": count(&counters.unanswered),
-                "unlogged": count(&counters.unlogged),
+                "unopenable": count(&counters.unopenable), "unlogged": count(&counters.unlogged),
             },
             "services": services,
         })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Pid;
 
-use crate::fanotify::{Operation as Kind, Permission};
+use crate::fanotify::{Operation as Kind, Permission, Response};
 use crate::operation::{Operation, Verdict};
 use crate::policy::{Action, Cause, Policies};
 
@@ -40,6 +40,8 @@ pub struct Counters {
     pub exempt: AtomicU64,
     /// Answers that the kernel did not take: the opener was gone, or somebody else answered.
     pub unanswered: AtomicU64,
+    /// Operations that the kernel has denied itself, because it could not open their file for this process.
+    pub unopenable: AtomicU64,
     /// Decisions that the log did not keep.
     pub unlogged: AtomicU64,
 }
@@ -90,6 +92,15 @@ impl Decider {
         &self.policies
     }
 
+    /// The kernel's word for an operation that is dropped undecided.
+    pub(crate) fn default_response(&self) -> Response {
+        if self.monitor {
+            Response::Allow
+        } else {
+            self.policies.on_crash.response()
+        }
+    }
+
     /// What has been decided so far.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
@@ -107,9 +118,14 @@ impl Decider {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The kernel has denied an operation; there is nothing to answer.
+    pub(crate) fn unopenable(&self) {
+        self.counters.unopenable.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An operation of the host's own processes: allowed, counted, nothing else.
     pub(crate) fn exempt(&self, permission: Permission) {
-        let answered = permission.answer(crate::fanotify::Response::Allow);
+        let answered = permission.answer(Response::Allow);
         self.count_answer(answered.result.is_ok());
         self.counters.exempt.fetch_add(1, Ordering::Relaxed);
     }

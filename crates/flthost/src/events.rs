@@ -109,8 +109,6 @@ struct Listener {
     lost: u64,
     /// It did not take the last event in time: it gets no time until it takes one.
     slow: bool,
-    /// It has been told what is guarded.
-    greeted: bool,
 }
 
 /// How long a listener that has kept up so far may take for one event.
@@ -120,8 +118,12 @@ impl Events {
     /// From now on new listeners are told this first, and those that wait are told now.
     pub fn started(&self, started: Started) {
         let event = encode(&Event::Started(started));
-        self.lock().started = Some(event);
-        self.send(&[]);
+        let mut state = self.lock();
+        state
+            .listeners
+            .values()
+            .for_each(|listener| greet(&listener.port, &event));
+        state.started = Some(event);
     }
 
     /// Tells all listeners.
@@ -148,9 +150,9 @@ impl Events {
     fn send(&self, bytes: &[u8]) {
         let state = self.lock();
         // Nothing before the greeting: a listener learns first what is guarded.
-        let Some(greeting) = state.started.clone() else {
+        if state.started.is_none() {
             return;
-        };
+        }
         let targets: Vec<_> = state
             .listeners
             .iter()
@@ -158,12 +160,13 @@ impl Events {
             .collect();
         drop(state);
         for (id, port) in targets {
-            let Some((lost, slow, greeted)) = self
+            // Taken out, because another thread may be telling the same listener.
+            let taken = self
                 .lock()
                 .listeners
-                .get(&id)
-                .map(|l| (l.lost, l.slow, l.greeted))
-            else {
+                .get_mut(&id)
+                .map(|listener| (std::mem::take(&mut listener.lost), listener.slow));
+            let Some((lost, slow)) = taken else {
                 continue;
             };
             let patience = if slow {
@@ -171,19 +174,13 @@ impl Events {
             } else {
                 Timeout::after(PATIENCE)
             };
-            let greeting = Some(&greeting).filter(|_| !greeted);
             let gap = (lost > 0).then(|| encode(&Event::Gap { lost }));
-            let told = greeting.map(|greeting| port.notify(greeting, patience).is_ok());
-            let gap_told = gap.map(|gap| port.notify(&gap, patience).is_ok());
-            let sent = bytes.is_empty()
-                || (gap_told != Some(false) && port.notify(bytes, patience).is_ok());
+            let caught_up = gap.is_none_or(|gap| port.notify(&gap, patience).is_ok());
+            let sent = caught_up && port.notify(bytes, patience).is_ok();
             if let Some(listener) = self.lock().listeners.get_mut(&id) {
-                listener.greeted |= told == Some(true);
-                if gap_told == Some(true) {
-                    listener.lost -= lost;
-                }
+                listener.lost += if caught_up { 0 } else { lost };
                 listener.lost += u64::from(!sent);
-                listener.slow = !sent || told == Some(false);
+                listener.slow = !sent;
             }
         }
     }
@@ -204,33 +201,27 @@ impl PortHandler for EventsHandler {
         let mut state = self.0.lock();
         state.next += 1;
         let id = state.next;
-        // Its first get comes after this returns; the greeting waits for it without a thread.
-        let events = Arc::clone(&self.0);
-        let greeting = state.started.clone();
-        let first = port.clone();
-        state.listeners.insert(
-            id,
-            Listener {
-                port,
-                lost: 0,
-                slow: false,
-                greeted: greeting.is_some(),
-            },
-        );
-        drop(state);
-        if let Some(greeting) = greeting {
-            let _pending = first.notify_then(&greeting, Timeout::Never, move |result| {
-                if result.is_err() {
-                    events.lock().listeners.remove(&id);
-                }
-            });
+        if let Some(greeting) = &state.started {
+            greet(&port, greeting);
         }
+        let listener = Listener {
+            port,
+            lost: 0,
+            slow: false,
+        };
+        state.listeners.insert(id, listener);
         Ok(id)
     }
 
     fn disconnect(&self, listener: u64, _: &Peer) {
         self.0.lock().listeners.remove(&listener);
     }
+}
+
+/// Tells what is guarded, whenever the listener takes it; nobody waits for that. Called under the lock, so that nothing
+/// is told before; what it calls back takes no lock.
+fn greet(port: &ClientPort, greeting: &[u8]) {
+    let _pending = port.notify_then(greeting, Timeout::Never, |_| {});
 }
 
 fn describe(decision: &Decision) -> Decided {

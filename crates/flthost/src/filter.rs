@@ -40,6 +40,12 @@ pub trait Filter: Send + Sync + 'static {
     fn pre_operation(&self, operation: &Operation) -> Pre;
 }
 
+impl fmt::Debug for dyn Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name(), self.altitude().0)
+    }
+}
+
 /// What a filter says to an operation.
 pub enum Pre {
     /// Nothing: the next filter is asked.

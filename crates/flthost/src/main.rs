@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use flthost::config::Config;
-use flthost::{Policies, supervisor};
+use flthost::{Policies, say, supervisor};
 
 /// Filter host: asks services, through ports, whether files may be opened or executed.
 #[derive(Debug, Parser)]
@@ -45,6 +45,9 @@ struct Arguments {
     /// The scanner's program, instead of fltscand beside this program
     #[arg(long, value_name = "FILE")]
     scanner: Option<PathBuf>,
+    /// Restarts of a worker within 10 seconds before operations are decided by policy alone
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    restarts: usize,
     /// Where ports live, instead of the usual place
     #[arg(long, value_name = "DIR")]
     port_directory: Option<PathBuf>,
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("flthostd: {error}");
+            say(error);
             ExitCode::from(2)
         }
     }
@@ -89,12 +92,21 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
     Ok(Config {
         instance: arguments.instance,
         guards: arguments.guards,
-        excludes: arguments.excludes,
+        excludes: arguments.excludes.iter().map(absolute).collect(),
         rules: arguments.rules,
         scanner,
         policies,
+        restarts: arguments.restarts,
         monitor: arguments.monitor,
         port_directory: arguments.port_directory,
         lifeline: arguments.lifeline,
+        filters: Vec::new(),
     })
+}
+
+/// The path as the kernel shows it, which is what operations are compared with.
+fn absolute(path: &PathBuf) -> PathBuf {
+    std::fs::canonicalize(path)
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| path.clone())
 }

@@ -1,6 +1,7 @@
 //! Keeps one scanning service running: started by the host, as a user of its own, with a connected socket and nothing
 //! else. When it ends it is started again; when it ends again and again, questions no longer wait for it.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::events::{Event, Events};
 use crate::exempt::Exempt;
 use crate::filters::Ask;
+use crate::say::say;
 use crate::supervisor_os::{Child, Program, reap, spawn};
 
 /// Keeps a scanner running until it is stopped.
@@ -120,6 +122,7 @@ impl Drop for Scanner {
 impl Shared {
     fn keep(&self) {
         let mut starts: Vec<Instant> = Vec::new();
+        let mut said: Option<String> = None;
         while !self.is_stopping() {
             starts.retain(|start| start.elapsed() < WINDOW);
             if starts.len() >= BUDGET {
@@ -134,7 +137,12 @@ impl Shared {
             match self.run() {
                 Ok(child) => self.watch(child),
                 Err(error) => {
-                    eprintln!("flthostd: cannot start {}: {error}", self.program.display());
+                    let text = format!("cannot start {}: {error}", self.program.display());
+                    // It is tried for as long as the host lives, and said once.
+                    if said.as_ref() != Some(&text) {
+                        say(&text);
+                        said = Some(text);
+                    }
                     self.ask.expect_service(false);
                     self.pause(PAUSE);
                 }
@@ -151,10 +159,16 @@ impl Shared {
             arguments.push(format!("{number}={name}"));
         }
         let program = Program::open(&self.program, &arguments)?;
-        spawn(&program, self.uid, &descriptors, |child| {
+        let registered = Cell::new(None);
+        let spawned = spawn(&program, self.uid, &descriptors, |child| {
             self.exempt.add(child.pid, child.pidfd.try_clone()?);
+            registered.set(Some(child.pid));
             Ok(())
-        })
+        });
+        if let (Err(_), Some(pid)) = (&spawned, registered.get()) {
+            self.exempt.remove(pid);
+        }
+        spawned
     }
 
     /// Waits until the scanner has ended. One that does not end when it is told to is killed.

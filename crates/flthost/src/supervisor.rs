@@ -15,11 +15,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, pidfd_send_signal, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, getrlimit, pidfd_send_signal,
+    set_dumpable_behavior, setrlimit,
+};
 
 use crate::config::Config;
 use crate::fanotify::{Class, Event, EventBuffer, Group, GroupError, Response, Watch};
 use crate::marks::{Target, TargetError};
+use crate::say::say;
 use crate::supervisor_os::{Child, fork, reap, take_signals};
 use crate::worker;
 
@@ -60,10 +64,7 @@ pub enum StartError {
 /// Descriptors below which a host does not start: each pending operation holds one.
 const DESCRIPTORS_MIN: u64 = 4_096;
 
-/// Restarts of the worker within [`WINDOW`] before the supervisor answers by itself.
-const BUDGET: usize = 5;
-
-/// The time in which restarts are counted.
+/// The time in which restarts are counted; [`Config::restarts`] may be in it.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// How long the worker may take to end when it is told to.
@@ -77,6 +78,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let descriptors = raise_descriptors()?;
     let guarded = prepare(config)?;
     let system = |doing| move |error| StartError::System(doing, error);
+    // A dump of a dying worker is written before the worker counts as dead, often by a program that opens files; where
+    // those are guarded, it would wait for an answer that nobody gives any more.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| StartError::System("cannot turn core dumps off", error.into()))?;
     let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
     let signals = take_signals(&signals).map_err(system("cannot take signals"))?;
     let mut supervisor = Supervisor {
@@ -88,25 +93,34 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     };
     let mut settled = None;
     loop {
-        let worker = supervisor
-            .start_worker(settled)
-            .map_err(system("cannot start the worker"))?;
-        let Some(code) = supervisor.watch(worker) else {
+        // Only the first worker may fail for good: behind a later one operations wait, and marks are set.
+        let first = settled.is_none();
+        let ended = match supervisor.start_worker(settled) {
+            Ok(worker) => supervisor.watch(worker),
+            Err(error) if first => {
+                return Err(StartError::System("cannot start the worker", error));
+            }
+            Err(error) => {
+                say(format_args!("cannot start the worker: {error}"));
+                Some(worker::EXIT_CANNOT_START)
+            }
+        };
+        let Some(code) = ended else {
             return Ok(());
         };
-        if code == worker::EXIT_CANNOT_START {
+        if first && code == worker::EXIT_CANNOT_START {
             return Err(StartError::System(
                 "the worker could not start",
                 io::Error::other("it said why above"),
             ));
         }
         let count = supervisor.settle();
-        eprintln!("flthostd: the worker ended ({code}); {count} operations were decided by policy");
+        say(format_args!(
+            "the worker ended ({code}); {count} operations were decided by policy"
+        ));
         settled = Some(count);
         if !supervisor.may_restart() {
-            eprintln!(
-                "flthostd: the worker ends again and again; operations are decided by policy from now on"
-            );
+            say("the worker ends again and again; operations are decided by policy from now on");
             supervisor.answer_alone();
             return Ok(());
         }
@@ -137,6 +151,7 @@ impl Supervisor<'_> {
                 guarded: &self.guarded,
                 told,
                 parents_end: tell_of_parent,
+                signals: &self.signals,
                 descriptors: self.descriptors,
                 settled,
             };
@@ -164,7 +179,7 @@ impl Supervisor<'_> {
             if ready.first() == Some(&true) {
                 return Some(reap(worker.child.pid));
             }
-            let signalled = ready.get(1) == Some(&true) && self.is_told_by_signal();
+            let signalled = ready.get(1) == Some(&true) && is_told_by_signal(&self.signals);
             let lifeline_cut = ready.get(2) == Some(&true) && is_at_end(input);
             if signalled || lifeline_cut {
                 stop(worker);
@@ -175,26 +190,30 @@ impl Supervisor<'_> {
 
     /// Decides what a dead worker had read. Nobody else reads now, so no answer can hit another operation.
     fn settle(&self) -> u64 {
-        let response = self.config.policies.on_crash.response();
-        let response = if self.config.monitor {
-            Response::Allow
-        } else {
-            response
-        };
+        let response = self.crash_response();
         self.groups()
             .map(|group| group.sweep(self.descriptors, response))
             .sum()
     }
 
+    /// What becomes of operations that the worker cannot decide any more.
+    fn crash_response(&self) -> Response {
+        if self.config.monitor {
+            Response::Allow
+        } else {
+            self.config.policies.on_crash.response()
+        }
+    }
+
     fn may_restart(&mut self) -> bool {
         self.restarts.retain(|restart| restart.elapsed() < WINDOW);
         self.restarts.push(Instant::now());
-        self.restarts.len() <= BUDGET
+        self.restarts.len() <= self.config.restarts
     }
 
     /// Answers every operation by policy until the host is told to end.
     fn answer_alone(&self) {
-        let response = self.config.policies.on_crash.response();
+        let response = self.crash_response();
         let mut buffer = EventBuffer::with_capacity(64);
         loop {
             let groups: Vec<_> = self.groups().cloned().collect();
@@ -212,7 +231,7 @@ impl Supervisor<'_> {
             }
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(fds);
-            let told = ready.get(groups.len()) == Some(&true) && self.is_told_by_signal();
+            let told = ready.get(groups.len()) == Some(&true) && is_told_by_signal(&self.signals);
             if told || (ready.get(groups.len() + 1) == Some(&true) && is_at_end(input)) {
                 return;
             }
@@ -234,21 +253,21 @@ impl Supervisor<'_> {
         }
         seen.into_iter()
     }
+}
 
-    /// Whether a signal that means the end has come; others are taken and forgotten.
-    fn is_told_by_signal(&self) -> bool {
-        // struct signalfd_siginfo begins with the signal's number and has 128 bytes.
-        let mut info = [0u8; 128];
-        while rustix::io::read(&self.signals, &mut info) == Ok(info.len()) {
-            let number = info
-                .first_chunk()
-                .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-            if number == libc::SIGTERM || number == libc::SIGINT {
-                return true;
-            }
+/// Whether a signal that means the end has come; others are taken and forgotten.
+pub(crate) fn is_told_by_signal(signals: &OwnedFd) -> bool {
+    // struct signalfd_siginfo begins with the signal's number and has 128 bytes.
+    let mut info = [0u8; 128];
+    while rustix::io::read(signals, &mut info) == Ok(info.len()) {
+        let number = info
+            .first_chunk()
+            .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+        if number == libc::SIGTERM || number == libc::SIGINT {
+            return true;
         }
-        false
     }
+    false
 }
 
 /// Tells the worker to end; kills it if it does not.

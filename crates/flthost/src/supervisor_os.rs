@@ -38,10 +38,15 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Child> {
     let pid = unsafe { libc::fork() };
     match Pid::from_raw(pid) {
         _ if pid < 0 => Err(io::Error::last_os_error()),
-        Some(pid) => Ok(Child {
-            pid,
-            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
-        }),
+        Some(pid) => match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Child { pid, pidfd }),
+            // Nobody could wait for it, and two processes must not read one group.
+            Err(error) => {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+                reap(pid);
+                Err(error.into())
+            }
+        },
         None => {
             let code = child();
             #[expect(
@@ -275,6 +280,9 @@ impl Plan<'_> {
         let gid = unsafe { libc::setresgid(self.uid, self.uid, self.uid) };
         // SAFETY: plain numbers. Leaving uid 0 for good also empties the capability sets.
         let uid = unsafe { libc::setresuid(self.uid, self.uid, self.uid) };
+        // A stuck scanner must not outlive the worker. Set after the user: changing that would forget it.
+        // SAFETY: plain numbers.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
         // SAFETY: plain numbers.
         let privs = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
         (groups == 0 && gid == 0 && uid == 0 && privs == 0).then_some(())

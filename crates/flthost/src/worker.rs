@@ -1,7 +1,7 @@
 //! The process that does the work: reads operations, takes them through the filters, asks services, answers.
 //!
-//! Start: ports, then readers (a restarted worker has operations waiting), then the scanner, then the marks; listeners are
-//! told that the host guards when all of it is there. End: marks stay with the groups, which the supervisor holds.
+//! Start: readers first (a restarted worker has operations waiting, perhaps its own), then ports, then the scanner, then
+//! the marks; listeners are told that the host guards when all of it is there. End: marks stay with the groups, which the supervisor holds.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -20,12 +20,13 @@ use crate::events::{Event, Events, EventsHandler, Guard, Started};
 use crate::exempt::Exempt;
 use crate::fanotify;
 use crate::filters::{Ask, Exclude, Trace};
-use crate::marks::{TargetKind, TreeError, follow, mark_tree};
+use crate::marks::{MarkedTree, TargetKind, TreeError, follow, mark_tree};
 use crate::operation::{Operation, Pended, Verdict};
 use crate::policy::Cause;
+use crate::say::say;
 use crate::scanner::{Scanner, scanner_uid};
 use crate::stack::Stack;
-use crate::supervisor::{Guarded, is_at_end};
+use crate::supervisor::{Guarded, is_at_end, is_told_by_signal};
 
 /// What a worker begins with.
 pub(crate) struct Start<'a> {
@@ -35,6 +36,8 @@ pub(crate) struct Start<'a> {
     pub(crate) told: OwnedFd,
     /// The number of the supervisor's own end of it, which this process has a copy of.
     pub(crate) parents_end: RawFd,
+    /// Readable when a signal has come to this process.
+    pub(crate) signals: &'a OwnedFd,
     pub(crate) descriptors: u32,
     /// Set on a restart: operations of the dead worker that were decided by policy.
     pub(crate) settled: Option<u64>,
@@ -65,13 +68,29 @@ struct Host {
 /// Runs the worker; gives its exit code.
 pub(crate) fn run(start: Start<'_>) -> i32 {
     rustix::thread::set_name(c"flthostd-worker").ok();
+    abort_on_panic();
     match serve(start) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("flthostd: {error}");
+            say(error);
             EXIT_CANNOT_START
         }
     }
+}
+
+/// Makes a panic of any thread the end of this process. A thread that answers operations and ends alone would leave
+/// them waiting; the supervisor, which sees only processes, decides them and starts the next worker.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        say(panic);
+        std::process::abort();
+    }));
+}
+
+/// Ends this process because a part of it can do its work no more; the supervisor goes on as after a crash.
+fn fail(why: impl std::fmt::Display) -> ! {
+    say(why);
+    std::process::abort()
 }
 
 fn serve(start: Start<'_>) -> Result<(), String> {
@@ -83,11 +102,13 @@ fn serve(start: Start<'_>) -> Result<(), String> {
     let ask = Ask::new().map_err(|error| format!("cannot start a thread: {error}"))?;
     let trace = Arc::new(Trace::default());
     let exclude = Arc::new(Exclude::new(config.excludes.clone()));
-    let stack = Arc::new(Stack::new(vec![
+    let mut filters = config.filters.clone();
+    filters.extend([
         Arc::clone(&trace) as _,
-        exclude,
-        Arc::new(ask.clone()),
-    ]));
+        exclude as _,
+        Arc::new(ask.clone()) as _,
+    ]);
+    let stack = Arc::new(Stack::new(filters));
     let control = Arc::new(Control {
         config: config.clone(),
         decider: Arc::clone(&decider),
@@ -98,6 +119,22 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         ports: Mutex::default(),
     });
 
+    let descriptors = usize::try_from(start.descriptors).unwrap_or(usize::MAX);
+    let room = descriptors.saturating_sub(RESERVED);
+    let host = Arc::new(Host {
+        decider: Arc::clone(&decider),
+        stack,
+        exempt: Arc::clone(&exempt),
+        next_id: AtomicU64::new(1),
+        room,
+    });
+    let logged = (Arc::clone(&events), Arc::clone(&decider));
+    spawn("log", move || logged.0.log(&logged.1))?;
+    // Before anything else is opened: marks of an earlier worker may cover it, and its question would wait for readers.
+    ask.expect_service(config.scanner.is_some());
+    start_readers(&host, start.guarded)?;
+
+    let names = Names(&control);
     let scan = listen(config, &control, "scan", 16, ask.handler())?;
     let _events = listen(
         config,
@@ -114,19 +151,6 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         ControlHandler(Arc::clone(&control)),
     )?;
 
-    let descriptors = usize::try_from(start.descriptors).unwrap_or(usize::MAX);
-    let room = descriptors.saturating_sub(RESERVED);
-    let host = Arc::new(Host {
-        decider: Arc::clone(&decider),
-        stack,
-        exempt: Arc::clone(&exempt),
-        next_id: AtomicU64::new(1),
-        room,
-    });
-    let logged = (Arc::clone(&events), Arc::clone(&decider));
-    spawn("log", move || logged.0.log(&logged.1))?;
-    start_readers(&host, start.guarded)?;
-
     let scanner = match &config.scanner {
         Some(program) => Some(start_scanner(
             config, program, &scan, &ask, &exempt, &events,
@@ -136,7 +160,7 @@ fn serve(start: Start<'_>) -> Result<(), String> {
     if scanner.is_some() && start.settled.is_none() {
         wait_for_service(&ask);
     }
-    let guards = mark(start.guarded)?;
+    let guards = mark(start.guarded, start.settled.is_none())?;
     *control
         .guards
         .lock()
@@ -168,10 +192,19 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         drop(scanner);
         ask.stop();
         decider.close_log();
-        let ports = control.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.iter().for_each(|(_, port)| port.close());
+        drop(names);
         end_process()
     })
+}
+
+/// The names of this host's ports, which are given back when it ends, also where it ends before it guards.
+struct Names<'a>(&'a Control);
+
+impl Drop for Names<'_> {
+    fn drop(&mut self) {
+        let ports = self.0.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.iter().for_each(|(_, port)| port.close());
+    }
 }
 
 fn listen<H: PortHandler>(
@@ -239,15 +272,16 @@ fn start_scanner(
 
 fn wait_for_service(ask: &Ask) {
     let end = Instant::now() + SCANNER_WAIT;
-    while ask.load().0 == 0 && Instant::now() < end {
+    while ask.load().0 == 0 && ask.expects_service() && Instant::now() < end {
         thread::sleep(Duration::from_millis(2));
     }
     if ask.load().0 == 0 {
-        eprintln!("flthostd: the scanner is not ready yet; guarding by policy until it is");
+        say("the scanner is not ready yet; guarding by policy until it is");
     }
 }
 
-fn mark(guarded: &[Guarded]) -> Result<Vec<Guard>, String> {
+/// Marks what is guarded. A restarted worker finds the marks of the first: what fails then is said, and guarding goes on.
+fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, String> {
     let mut guards = Vec::new();
     for Guarded {
         target,
@@ -259,8 +293,17 @@ fn mark(guarded: &[Guarded]) -> Result<Vec<Guard>, String> {
             TargetKind::Filesystem => "filesystem",
             TargetKind::Directory => "directory",
         };
-        let marked = mark_tree(&[group], watch, target)
-            .map_err(|error| format!("cannot guard {}: {error}", target.path().display()))?;
+        let marked = match mark_tree(&[group], watch, target) {
+            Ok(marked) => marked,
+            Err(error) => {
+                let text = format!("cannot guard {}: {error}", target.path().display());
+                if first {
+                    return Err(text);
+                }
+                say(text);
+                MarkedTree::default()
+            }
+        };
         guards.push(Guard {
             path: target.path().display().to_string(),
             kind,
@@ -275,20 +318,20 @@ fn keep_following(guarded: &Guarded) {
     loop {
         match poll(&mut [PollFd::new(&guarded.watch, PollFlags::IN)], None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
+            Err(error) => fail(format_args!("cannot wait for new directories: {error}")),
         }
         match follow(&[&guarded.group], &guarded.watch, &guarded.target) {
             Ok(_) => {}
             Err(error @ TreeError::Watch(_)) => {
-                eprintln!("flthostd: new directories are no longer seen: {error}");
-                return;
+                fail(format_args!("new directories are no longer seen: {error}"));
             }
-            Err(error) => eprintln!("flthostd: a directory is not guarded: {error}"),
+            Err(error) => say(format_args!("a directory is not guarded: {error}")),
         }
     }
 }
 
-/// Waits until the worker is to end. A supervisor that dies does not end it: it goes on, and its lifeline still counts.
+/// Waits until the worker is to end. A supervisor that dies does not end it: it goes on, and the lifeline and the
+/// signals that the supervisor would have obeyed count here.
 fn wait_for_end(start: &Start<'_>) {
     let mut supervised = true;
     let input = rustix::stdio::stdin();
@@ -296,6 +339,8 @@ fn wait_for_end(start: &Start<'_>) {
         let mut fds = Vec::with_capacity(2);
         if supervised {
             fds.push(PollFd::new(&start.told, PollFlags::IN));
+        } else {
+            fds.push(PollFd::new(start.signals, PollFlags::IN));
         }
         // The supervisor watches the lifeline; without it this process does.
         if !supervised && start.config.lifeline {
@@ -304,8 +349,11 @@ fn wait_for_end(start: &Start<'_>) {
         if poll(&mut fds, None).is_err() {
             continue;
         }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
         if !supervised {
-            if is_at_end(input) {
+            let told = ready.first() == Some(&true) && is_told_by_signal(start.signals);
+            if told || (ready.get(1) == Some(&true) && is_at_end(input)) {
                 return;
             }
             continue;
@@ -313,7 +361,7 @@ fn wait_for_end(start: &Start<'_>) {
         if !is_at_end(&start.told) {
             return;
         }
-        eprintln!("flthostd: the supervisor has died; the worker goes on without it");
+        say("the supervisor has died; the worker goes on without it");
         supervised = false;
     }
 }
@@ -331,27 +379,30 @@ impl Host {
     /// Reads one group's operations for as long as the process lives.
     fn read(self: Arc<Self>, group: &Arc<fanotify::Group>) {
         let mut buffer = fanotify::EventBuffer::with_capacity(BATCH);
-        let default = self.decider.policies().on_crash.response();
+        let default = self.decider.default_response();
         loop {
             match poll(&mut [PollFd::new(group, PollFlags::IN)], None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return eprintln!("flthostd: cannot wait for operations: {error}"),
+                Err(error) => fail(format_args!("cannot wait for operations: {error}")),
             }
             match group.read(&mut buffer, default) {
                 Ok(batch) => batch.for_each(|event| self.handle(event)),
-                Err(error) => return eprintln!("flthostd: cannot read operations: {error}"),
+                Err(error) => fail(format_args!("cannot read operations: {error}")),
             }
         }
     }
 
     fn handle(&self, event: fanotify::Event) {
-        let fanotify::Event::Permission {
-            operation,
-            pid,
-            permission,
-        } = event
-        else {
-            return;
+        let (operation, pid, permission) = match event {
+            fanotify::Event::Permission {
+                operation,
+                pid,
+                permission,
+            } => (operation, pid, permission),
+            fanotify::Event::Unopenable { .. } => return self.decider.unopenable(),
+            // Whoever is behind it waits for an answer that this process cannot give; a sweep can.
+            fanotify::Event::Malformed => fail("the kernel tells of operations in an unknown form"),
+            _ => return,
         };
         if pid.is_some_and(|pid| self.exempt.covers(pid)) {
             return self.decider.exempt(permission);

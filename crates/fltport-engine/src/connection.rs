@@ -110,9 +110,10 @@ impl<B: Body, S> Connection<B, S> {
         if !status.is_nt_success() {
             self.state = State::Ended;
             self.questions.disconnect(&mut self.out);
+            // Before the client knows: it may connect again at once.
+            self.out.push_back(Output::ReleaseSlot);
             self.out.push_back(Output::Connected(status));
             self.out.push_back(Output::Close);
-            self.out.push_back(Output::ReleaseSlot);
             return;
         }
         match early {
@@ -274,8 +275,8 @@ impl<B: Body, S> Connection<B, S> {
             State::Connected => {
                 self.disconnect();
                 self.state = State::Severed;
-                self.out.push_back(Output::Disconnected);
                 self.out.push_back(Output::ReleaseSlot);
+                self.out.push_back(Output::Disconnected);
             }
             _ => {}
         }
@@ -295,10 +296,10 @@ impl<B: Body, S> Connection<B, S> {
     pub fn handle_disconnect_returned(&mut self) {
         if let State::Notifying { slot } = self.state {
             self.state = State::Ended;
-            self.out.push_back(Output::Close);
             if slot {
                 self.out.push_back(Output::ReleaseSlot);
             }
+            self.out.push_back(Output::Close);
         }
     }
 

@@ -21,9 +21,9 @@ pub(crate) struct Body {
 pub struct Caller {
     /// Process id.
     pub pid: u32,
-    /// Effective user id.
+    /// Real user id: that of whoever started a set-user-id program.
     pub uid: u32,
-    /// Effective group id.
+    /// Real group id.
     pub gid: u32,
 }
 

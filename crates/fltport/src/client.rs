@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use fltport_engine::{NtStatus, PortName, limits};
 
-use crate::client_driver::{Call, Connection, Ended};
+use crate::client_call::{Call, Ended};
+use crate::client_driver::Connection;
 use crate::error::{CallError, ConnectError};
 use crate::message::Message;
 use crate::sys;
@@ -128,8 +129,10 @@ impl Client {
     /// [`CallError::TooSmall`] if the message that came is longer; it is not lost and waits for a bigger get.
     #[doc(alias = "FilterGetMessage")]
     pub fn get(&self, size: u32) -> Result<Message, CallError> {
-        let (call, _) = self.connection.start_get(size);
-        self.message(self.connection.wait(&call, None))
+        let (call, get) = self.connection.start_get(size);
+        let ended = self.connection.wait(&call, None);
+        self.connection.end_get(get);
+        self.message(ended)
     }
 
     /// The next message, if one comes within `wait`. Afterwards no get is left behind.
@@ -141,10 +144,12 @@ impl Client {
         let ended = self
             .connection
             .wait(&call, Instant::now().checked_add(wait));
-        if ended.is_none() {
-            self.connection.give_up_get(&call, get);
-            return Err(CallError::TimedOut);
-        }
+        let ended = if ended.is_some() {
+            self.connection.end_get(get);
+            ended
+        } else {
+            self.connection.give_up_get(&call, get)
+        };
         self.message(ended)
     }
 
@@ -158,12 +163,13 @@ impl Client {
             .polled
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (call, _) =
+        let (call, get) =
             polled.get_or_insert_with(|| self.connection.start_get(self.whole_message()));
         self.connection.pump();
         let Some(ended) = call.take() else {
             return Ok(None);
         };
+        self.connection.end_get(*get);
         *polled = None;
         self.message(Some(ended)).map(Some)
     }

@@ -3,20 +3,18 @@
 //! There is no thread of its own. Among the threads that wait for something, one reads the link for all; when it has what
 //! it waits for, it hands the reading to another. A single-threaded client thus reads its own answers, without a hop.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
-#[cfg(feature = "tokio")]
-use std::task::{Context, Poll};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use fltport_engine::client::{Client as Engine, Output, State};
 use fltport_engine::connection::Violation;
-use fltport_engine::wire::{FRAME_MAX, MessageHeader, ToClient, ToHost};
-use fltport_engine::{NtStatus, limits};
+use fltport_engine::wire::{FRAME_MAX, ToClient, ToHost};
+use fltport_engine::{NtStatus, exchange, limits};
 
-use crate::error::{CallError, ConnectError};
+use crate::client_call::{Call, Delivered, Ended, Incoming};
+use crate::error::ConnectError;
 use crate::frames::{self, Assembler};
 use crate::link::{ClientLink, Packet, Received, Sent};
 use crate::sys::Attachment;
@@ -37,12 +35,24 @@ struct Books {
     engine: Engine<Incoming, Arc<Call>>,
     /// Some thread reads for all.
     reading: bool,
+    /// Somebody found that it does, and wants what has come meanwhile to be seen too.
+    look_again: bool,
     /// Threads that wait and could read.
     waiters: VecDeque<Thread>,
     /// Messages that want a reply and have none: whether their sender has given up.
     open: BTreeMap<u64, bool>,
-    /// Messages whose get was given up before they came; the next get takes them.
+    /// Gets that somebody waits for, oldest first.
+    gets: BTreeMap<u64, PostedGet>,
+    /// Those of them that ended with the message of another get, so that their own is still to be withdrawn.
+    lent: BTreeSet<u64>,
+    /// Messages whose get was given up before they came, and that no other get waited for; the next get takes them.
     ready: VecDeque<Delivered>,
+}
+
+#[derive(Debug)]
+struct PostedGet {
+    call: Arc<Call>,
+    size: u32,
 }
 
 #[derive(Debug)]
@@ -50,55 +60,6 @@ struct Reader {
     buffer: Vec<u8>,
     assembler: Assembler<ToClient>,
     attachment: Option<Attachment>,
-}
-
-/// What travels in the client's books.
-#[derive(Debug, Default)]
-pub(crate) struct Incoming {
-    pub(crate) bytes: Vec<u8>,
-    attachment: Option<Attachment>,
-    remaining: Option<Duration>,
-}
-
-/// A message as it came.
-#[derive(Debug)]
-pub(crate) struct Delivered {
-    pub(crate) header: MessageHeader,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) attachment: Option<Attachment>,
-    pub(crate) deadline: Option<Instant>,
-}
-
-/// How a call ended.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    Message(Delivered),
-    Done {
-        status: NtStatus,
-        needed: u32,
-        bytes: Vec<u8>,
-    },
-}
-
-/// A call that somebody waits for.
-#[derive(Debug, Default)]
-pub(crate) struct Call {
-    state: Mutex<CallState>,
-}
-
-#[derive(Debug, Default)]
-struct CallState {
-    ended: Option<Ended>,
-    thread: Option<Thread>,
-    waker: Option<Waker>,
-    /// Nobody waits any more: a message that comes all the same is for the next get.
-    orphan: bool,
-}
-
-impl fltport_engine::output::Body for Incoming {
-    fn length(&self) -> u32 {
-        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
-    }
 }
 
 impl Connection {
@@ -149,8 +110,11 @@ impl Connection {
             let books = Books {
                 engine: Engine::new(max_message),
                 reading: false,
+                look_again: false,
                 waiters: VecDeque::new(),
                 open: BTreeMap::new(),
+                gets: BTreeMap::new(),
+                lent: BTreeSet::new(),
                 ready: VecDeque::new(),
             };
             let reader = Reader {
@@ -169,15 +133,20 @@ impl Connection {
         }
     }
 
-    /// Posts a get of `size` bytes, header included. The number is for [`Self::give_up_get`].
+    /// Posts a get of `size` bytes, header included. The number is for [`Self::end_get`] or [`Self::give_up_get`], one
+    /// of which has to follow.
     pub(crate) fn start_get(&self, size: u32) -> (Arc<Call>, u64) {
         let call = Arc::new(Call::default());
         let get = self.start(|books| {
-            if let Some(ready) = books.ready.pop_front() {
-                call.finish(Ended::Message(ready));
+            if books.serve_from_ready(size, &call) {
                 return 0;
             }
-            books.engine.start_get(size, Arc::clone(&call))
+            let get = books.engine.start_get(size, Arc::clone(&call));
+            if get != 0 {
+                let call = Arc::clone(&call);
+                books.gets.insert(get, PostedGet { call, size });
+            }
+            get
         });
         (call, get)
     }
@@ -216,38 +185,46 @@ impl Connection {
         call
     }
 
-    /// Withdraws a get. Says whether it was still pending.
-    pub(crate) fn cancel_get(&self, get: u64) -> bool {
-        self.start(|books| books.engine.cancel_get(get))
+    /// Whoever waited for a get has taken its end.
+    pub(crate) fn end_get(&self, get: u64) {
+        let mut books = self.books();
+        books.gets.remove(&get);
+        let lent = books.lent.remove(&get);
+        drop(books);
+        if lent {
+            self.start(|books| books.engine.cancel_get(get));
+        }
     }
 
-    /// Withdraws a get that nobody waits for any more. A message that was faster is kept for the next get.
-    pub(crate) fn give_up_get(&self, call: &Call, get: u64) {
-        let mut state = call.state();
-        state.orphan = true;
-        let ended = state.ended.take();
-        drop(state);
-        match ended {
-            Some(Ended::Message(message)) => self.books().ready.push_back(message),
-            Some(Ended::Done { .. }) => {}
-            None => {
-                self.cancel_get(get);
-            }
-        }
+    /// Withdraws a get that nobody waits for any more. Gives its end, if that was faster.
+    pub(crate) fn give_up_get(&self, call: &Call, get: u64) -> Option<Ended> {
+        let ended = call.give_up();
+        self.start(|books| {
+            books.gets.remove(&get);
+            books.lent.remove(&get);
+            books.engine.cancel_get(get)
+        });
+        ended
+    }
+
+    /// Keeps a message whose receiver went away for another one.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn keep(&self, message: Delivered) {
+        self.books().place(message);
     }
 
     /// Waits until `call` has ended; `None` when `deadline` came first.
     pub(crate) fn wait(&self, call: &Call, deadline: Option<Instant>) -> Option<Ended> {
         loop {
             let mut books = self.books();
-            if let Some(ended) = call.state().ended.take() {
-                return Some(ended);
-            }
-            if deadline.is_some_and(|end| end <= Instant::now()) {
-                return None;
+            let ended = call.take();
+            if ended.is_some() || deadline.is_some_and(|end| end <= Instant::now()) {
+                // This thread may have been woken to read: then another has to.
+                books.hand_over();
+                return ended;
             }
             if books.reading {
-                call.state().thread = Some(thread::current());
+                call.wake_this_thread();
                 books.waiters.push_back(thread::current());
                 drop(books);
                 match deadline {
@@ -267,14 +244,19 @@ impl Connection {
                     self.link.wait(false, deadline);
                 }
             }
+            let ended = call.take();
             self.stop_reading();
+            if ended.is_some() {
+                return ended;
+            }
         }
     }
 
-    /// Reads what is there, without waiting. Somebody else may be reading: then nothing needs to be done here.
+    /// Reads what is there, without waiting. Somebody else may be reading: then that one looks once more.
     pub(crate) fn pump(&self) {
         let mut books = self.books();
         if books.reading {
+            books.look_again = true;
             return;
         }
         books.reading = true;
@@ -446,12 +428,17 @@ impl Connection {
         self.close();
     }
 
-    /// Lets another waiting thread read.
+    /// Lets another waiting thread read, once everything that others have asked to see is seen.
     fn stop_reading(&self) {
-        let mut books = self.books();
-        books.reading = false;
-        if let Some(next) = books.waiters.pop_front() {
-            next.unpark();
+        loop {
+            let mut books = self.books();
+            if !std::mem::take(&mut books.look_again) {
+                books.reading = false;
+                books.hand_over();
+                return;
+            }
+            drop(books);
+            while self.read_one() {}
         }
     }
 }
@@ -460,6 +447,52 @@ impl Connection {
 const READ_AGAIN: Duration = Duration::from_millis(10);
 
 impl Books {
+    /// Wakes a thread that can read, if nobody does.
+    fn hand_over(&mut self) {
+        if self.reading {
+            return;
+        }
+        if let Some(next) = self.waiters.pop_front() {
+            next.unpark();
+        }
+    }
+
+    /// Ends a new get with a message that waits here. A get that is too small for it is told so.
+    fn serve_from_ready(&mut self, size: u32, call: &Call) -> bool {
+        let Some(message) = self.ready.pop_front() else {
+            return false;
+        };
+        if fits(size, &message) {
+            call.finish(Ended::Message(message));
+            return true;
+        }
+        let length = u32::try_from(message.bytes.len()).unwrap_or(u32::MAX);
+        call.finish(Ended::Done {
+            status: NtStatus::BUFFER_TOO_SMALL,
+            needed: exchange::needed(length).unwrap_or(u32::MAX),
+            bytes: Vec::new(),
+        });
+        self.ready.push_front(message);
+        true
+    }
+
+    /// Gives a message that its own get has no use for to the oldest get that fits, or else keeps it for the next.
+    fn place(&mut self, mut message: Delivered) {
+        for (get, posted) in &self.gets {
+            if !fits(posted.size, &message) {
+                continue;
+            }
+            match posted.call.finish(Ended::Message(message)) {
+                Some(Ended::Message(refused)) => message = refused,
+                _ => {
+                    self.lent.insert(*get);
+                    return;
+                }
+            }
+        }
+        self.ready.push_back(message);
+    }
+
     /// Tells calls of their end; gives back the frames that are to be sent.
     fn settle(&mut self) -> Vec<(ToHost, Vec<u8>)> {
         let mut frames = Vec::new();
@@ -500,20 +533,9 @@ impl Books {
                     ));
                 }
                 Output::Message { mark, header, body } => {
-                    let deadline = body
-                        .remaining
-                        .and_then(|left| Instant::now().checked_add(left));
-                    let Incoming {
-                        bytes, attachment, ..
-                    } = body;
-                    let message = Delivered {
-                        header,
-                        bytes,
-                        attachment,
-                        deadline,
-                    };
-                    if let Some(Ended::Message(orphan)) = mark.finish(Ended::Message(message)) {
-                        self.ready.push_back(orphan);
+                    let message = Ended::Message(body.into_delivered(header));
+                    if let Some(Ended::Message(orphan)) = mark.finish(message) {
+                        self.place(orphan);
                     }
                 }
                 Output::Done {
@@ -535,68 +557,6 @@ impl Books {
     }
 }
 
-impl Call {
-    /// Whether the call has ended, for a task: registers its waker if not.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<Ended> {
-        let mut state = self.state();
-        if let Some(ended) = state.ended.take() {
-            return Poll::Ready(ended);
-        }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// The end of the call, if it has come.
-    pub(crate) fn take(&self) -> Option<Ended> {
-        self.state().ended.take()
-    }
-
-    fn has_ended(&self) -> bool {
-        self.state().ended.is_some()
-    }
-
-    /// Ends the call, or gives its end back if nobody waits for it.
-    fn finish(&self, ended: Ended) -> Option<Ended> {
-        let mut state = self.state();
-        if state.orphan {
-            return Some(ended);
-        }
-        state.ended = Some(ended);
-        let (thread, waker) = (state.thread.take(), state.waker.take());
-        drop(state);
-        thread.into_iter().for_each(|thread| thread.unpark());
-        waker.into_iter().for_each(Waker::wake);
-        None
-    }
-
-    fn state(&self) -> MutexGuard<'_, CallState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Ended {
-    /// The end of a reply.
-    pub(crate) fn into_reply(self) -> Result<(), CallError> {
-        match self {
-            Self::Done {
-                status: NtStatus::SUCCESS,
-                ..
-            } => Ok(()),
-            Self::Done {
-                status: NtStatus::BUFFER_OVERFLOW,
-                ..
-            } => Err(CallError::ReplyTooLong),
-            Self::Done { status, needed, .. } => Err(CallError::from_status(status, needed)),
-            Self::Message(_) => Err(CallError::Disconnected),
-        }
-    }
-
-    /// The end of a get.
-    pub(crate) fn into_message(self) -> Result<Delivered, CallError> {
-        match self {
-            Self::Message(message) => Ok(message),
-            Self::Done { status, needed, .. } => Err(CallError::from_status(status, needed)),
-        }
-    }
+fn fits(size: u32, message: &Delivered) -> bool {
+    u32::try_from(message.bytes.len()).is_ok_and(|length| exchange::fits(size, length))
 }

@@ -234,9 +234,10 @@ impl ClientPort {
         timeout: Timeout,
     ) -> Result<Outcome<Body>, SendError> {
         let outgoing = prepare(message, reply, timeout)?;
-        let deadline = timeout.deadline(clock::now());
         let slot = Arc::new(Slot::default());
         self.core.send(outgoing, Sender::Waits(Arc::clone(&slot)));
+        // Not before the engine's own, or the wait would end in a spin between the two.
+        let deadline = timeout.deadline(clock::now());
         Ok(slot.wait(deadline, || self.core.handle_timeout()))
     }
 

@@ -4,7 +4,8 @@
 //! is the engine's; callbacks and finished sends are run after it, so no callback ever re-enters the engine.
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fltport_engine::connection::{Connection, State, Violation};
 use fltport_engine::output::{Outcome, Output, RequestKey, SendKey};
@@ -24,7 +25,7 @@ pub(crate) trait Owner: Send + Sync {
     fn run_message(&self, core: Arc<Core>, call: MessageCall);
     /// Run the disconnect callback on some thread, then call [`Core::disconnect_returned`].
     fn run_disconnect(&self, core: Arc<Core>);
-    /// The connection no longer counts.
+    /// The connection no longer counts. Called under the connection's lock.
     fn release_slot(&self);
     /// The filter closed the connection while its client still holds its end.
     fn severed(&self, core: &Arc<Core>);
@@ -140,6 +141,11 @@ impl Core {
     /// Ends all sends whose deadline has passed.
     pub(crate) fn handle_timeout(self: &Arc<Self>) {
         self.enter(|engine| engine.handle_timeout(clock::now()));
+    }
+
+    /// The timer's look at the deadlines, which asks for the next one.
+    pub(crate) fn handle_alarm(self: &Arc<Self>) {
+        self.handle_timeout();
         self.watch();
     }
 
@@ -186,23 +192,17 @@ impl Core {
 
     /// The link takes packets again.
     pub(crate) fn handle_writable(self: &Arc<Self>) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
+        // Otherwise it is still full, as the engine has been told before.
         if inner.outbox.handle_writable() {
-            drop(inner);
-            self.enter(Connection::handle_writable);
-        } else {
-            // Still full: the engine has been told before.
-            drop(inner);
+            inner.engine.handle_writable();
+            self.settle(inner);
         }
     }
 
     /// Whether the client has to read before it is read again.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .outbox
-            .is_blocked()
+        self.lock().outbox.is_blocked()
     }
 
     /// The filter closes its end.
@@ -248,6 +248,12 @@ impl Core {
             .clone()
     }
 
+    /// Whether the disconnect callback is still to come. Takes no share of the cookie: that callback wants the last one.
+    pub(crate) fn has_cookie(&self) -> bool {
+        let cookie = self.cookie.lock().unwrap_or_else(PoisonError::into_inner);
+        cookie.is_some()
+    }
+
     /// The connection cookie, for the disconnect callback, which is the last.
     pub(crate) fn take_cookie(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.cookie
@@ -270,7 +276,7 @@ impl Core {
 
     /// State, sends waiting and outstanding, gets posted, what has happened.
     pub(crate) fn statistics(&self) -> (State, (usize, usize), usize, Counters) {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
         let engine = &inner.engine;
         (
             engine.state(),
@@ -281,22 +287,30 @@ impl Core {
     }
 
     fn watch(self: &Arc<Self>) {
-        let deadlines = self
-            .inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .engine
-            .next_deadlines();
+        let deadlines = self.lock().engine.next_deadlines();
         self.owner.timer().watch(self, deadlines);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one way into the engine.
     fn enter<R>(self: &Arc<Self>, input: impl FnOnce(&mut Connection<Body, Sender>) -> R) -> R {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         let result = input(&mut inner.engine);
+        self.settle(inner);
+        result
+    }
+
+    /// Carries out what the engine asks for.
+    fn settle(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
         let mut later = Vec::new();
         while let Some(output) = inner.engine.poll_output() {
-            if let Some(output) = inner.carry_out(output, self.max_message) {
+            if matches!(output, Output::ReleaseSlot) {
+                // At once: what the client is told next may make it connect again.
+                self.owner.release_slot();
+            } else if let Some(output) = inner.carry_out(output, self.max_message) {
                 later.push(output);
             }
         }
@@ -304,7 +318,6 @@ impl Core {
         for output in later {
             self.tell(output);
         }
-        result
     }
 
     fn tell(self: &Arc<Self>, output: Output<Body, Sender>) {
@@ -316,7 +329,10 @@ impl Core {
             Output::Finished {
                 sender: Sender::Calls(call),
                 outcome,
-            } => call(outcome),
+            } => {
+                // One that panics must not take down the thread that serves all connections.
+                catch_unwind(AssertUnwindSafe(|| call(outcome))).unwrap_or_default();
+            }
             Output::RunMessage {
                 request,
                 input,
@@ -332,8 +348,7 @@ impl Core {
                 self.owner.run_message(Arc::clone(self), call);
             }
             Output::RunDisconnect => self.owner.run_disconnect(Arc::clone(self)),
-            Output::ReleaseSlot => self.owner.release_slot(),
-            // The rest goes to the peer and was carried out under the lock.
+            // The rest was carried out under the lock.
             _ => {}
         }
     }

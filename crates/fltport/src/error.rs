@@ -23,6 +23,9 @@ pub enum ListenError {
         "the port name is taken by a running host ({0}); stop that host or choose another name"
     )]
     Taken(PathBuf),
+    /// Something that is no port has the name: a file, a folder, a symbolic link. It is left alone.
+    #[error("{0} is not a port; remove it or choose another name")]
+    NotAPort(PathBuf),
     /// A folder of the name does not exist.
     #[error(
         "the folder {0} of the port name does not exist; create it or use a name without folders"
@@ -47,7 +50,7 @@ impl ListenError {
         match self {
             Self::Name(name) => name.status(),
             Self::Argument(_) => NtStatus::INVALID_PARAMETER,
-            Self::Taken(_) => NtStatus::OBJECT_NAME_COLLISION,
+            Self::Taken(_) | Self::NotAPort(_) => NtStatus::OBJECT_NAME_COLLISION,
             Self::NoFolder(_) => NtStatus::OBJECT_PATH_NOT_FOUND,
             Self::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 NtStatus::ACCESS_DENIED

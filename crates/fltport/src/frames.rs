@@ -90,6 +90,11 @@ impl<F: Frame> Assembler<F> {
         Self { unfinished: None }
     }
 
+    /// Whether the next packet has to be a part of a frame that has begun.
+    pub(crate) const fn is_unfinished(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
     /// Takes a packet; gives the frame that it completes. A payload may have `limit` bytes.
     pub(crate) fn take(
         &mut self,

@@ -32,6 +32,7 @@
 
 mod body;
 mod client;
+mod client_call;
 mod client_driver;
 mod client_port;
 mod clock;

@@ -76,9 +76,9 @@ pub(crate) trait ClientLink: Send + Sync + std::fmt::Debug {
 /// What waits to be sent to one client: at most one message, and the short answers to what it asked before.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    link: Box<dyn HostLink>,
+    /// `None` once it is closed: an ended connection keeps no descriptor, however long its filter remembers it.
+    link: Option<Box<dyn HostLink>>,
     waiting: VecDeque<Waiting>,
-    closed: bool,
 }
 
 #[derive(Debug)]
@@ -91,9 +91,8 @@ struct Waiting {
 impl Outbox {
     pub(crate) fn new(link: Box<dyn HostLink>) -> Self {
         Self {
-            link,
+            link: Some(link),
             waiting: VecDeque::new(),
-            closed: false,
         }
     }
 
@@ -104,7 +103,7 @@ impl Outbox {
         payload: Vec<u8>,
         attachment: Option<Arc<Attachment>>,
     ) -> bool {
-        if self.closed {
+        if self.link.is_none() {
             return true;
         }
         let payload = Arc::new(payload);
@@ -120,40 +119,41 @@ impl Outbox {
         self.flush()
     }
 
+    /// The link can take packets again. `false`: still not all.
+    pub(crate) fn handle_writable(&mut self) -> bool {
+        let empty = self.flush();
+        if let Some(link) = self.link.as_mut().filter(|_| empty) {
+            link.want_writable(false);
+        }
+        empty
+    }
+
     /// Sends what waits. `false`: nothing more until the link is writable.
-    pub(crate) fn flush(&mut self) -> bool {
+    fn flush(&mut self) -> bool {
+        let Some(link) = &mut self.link else {
+            return true;
+        };
         while let Some(next) = self.waiting.front() {
             let payload = next
                 .payload
                 .get(next.packet.payload.clone())
                 .unwrap_or_default();
-            match self
-                .link
-                .send(next.packet.head(), payload, next.attachment.as_deref())
-            {
+            match link.send(next.packet.head(), payload, next.attachment.as_deref()) {
                 Sent::Done => {
                     self.waiting.pop_front();
                 }
                 Sent::Full => {
-                    self.link.want_writable(true);
+                    link.want_writable(true);
                     return false;
                 }
+                // Also one that closed only its reading half. What it sent is still read, then the connection ends.
                 Sent::Down => {
-                    self.waiting.clear();
-                    self.closed = true;
+                    self.close();
+                    return true;
                 }
             }
         }
         true
-    }
-
-    /// The link can take packets again. `false`: still not all.
-    pub(crate) fn handle_writable(&mut self) -> bool {
-        let empty = self.flush();
-        if empty {
-            self.link.want_writable(false);
-        }
-        empty
     }
 
     /// Whether something waits: then the peer is not read either, so that it cannot make more wait.
@@ -163,7 +163,8 @@ impl Outbox {
 
     pub(crate) fn close(&mut self) {
         self.waiting.clear();
-        self.closed = true;
-        self.link.close();
+        if let Some(mut link) = self.link.take() {
+            link.close();
+        }
     }
 }

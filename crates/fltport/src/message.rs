@@ -6,7 +6,8 @@ use std::time::Instant;
 use fltport_engine::NtStatus;
 use fltport_engine::wire::MessageHeader;
 
-use crate::client_driver::{Connection, Delivered, Ended};
+use crate::client_call::{Delivered, Ended};
+use crate::client_driver::Connection;
 use crate::error::CallError;
 use crate::sys::Attachment;
 

@@ -61,7 +61,8 @@ impl Peer {
     /// is to cost the host one descriptor and no more.
     ///
     /// # Errors
-    /// `NotConnected` when the connection is over; otherwise the system's error (`ENOPROTOOPT` before Linux 6.5).
+    /// `NotConnected` when the connection is over, or was made by [`crate::ServerPort::offer`], where the kernel knows only
+    /// the host; otherwise the system's error (`ENOPROTOOPT` before Linux 6.5).
     ///
     /// # References
     /// socket(7), `SO_PEERPIDFD`.

@@ -354,11 +354,14 @@ impl<H: PortHandler> Shared for State<H> {
         peer: Peer,
         context: Vec<u8>,
     ) -> Result<Arc<Core>, NtStatus> {
-        self.port().handle_connect()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let owner: Arc<dyn Owner> = Arc::new(Arc::clone(&self));
         let core = Arc::new(Core::new(owner, link, peer, id, self.max_message));
-        self.live().cores.insert(id, Arc::clone(&core));
+        // Counted and known in one step: an unregister either ends this connection or comes first and refuses it.
+        let mut live = self.live();
+        self.port().handle_connect()?;
+        live.cores.insert(id, Arc::clone(&core));
+        drop(live);
         let connecting = Arc::clone(&core);
         let state = Arc::clone(&self);
         self.lifecycle
@@ -431,11 +434,7 @@ impl<H: PortHandler> Owner for Arc<State<H>> {
     fn severed(&self, core: &Arc<Core>) {
         let mut live = self.live();
         let of_user = live.severed.entry(core.peer().uid()).or_default();
-        of_user.retain(|other| {
-            other
-                .upgrade()
-                .is_some_and(|other| other.cookie().is_some())
-        });
+        of_user.retain(|other| other.upgrade().is_some_and(|other| other.has_cookie()));
         of_user.push(Arc::downgrade(core));
         let oldest = (of_user.len() > limits::SEVERED_PER_USER)
             .then(|| of_user.remove(0))

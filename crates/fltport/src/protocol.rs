@@ -1,7 +1,7 @@
 //! Typed messages: one type for each thing that crosses a port, and no bytes by hand.
 //!
 //! A [`Protocol`] names the types. They are plain structures whose layout is their content: zerocopy refuses padding at
-//! compile time, so the size that is sent is the size that is meant. [`file`] is the protocol of the filter host and its
+//! compile time, so the size that is sent is the size that is meant. [`mod@file`] is the protocol of the filter host and its
 //! services, [`control`] that of its command line.
 
 use std::marker::PhantomData;

@@ -2,8 +2,7 @@
 //!
 //! Blocking sends watch their own deadline and do not come here.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use crate::driver::Core;
 /// How far apart looks at the wall clock are while an absolute deadline is pending: somebody may set it.
 const WALL_SLICE: Duration = Duration::from_millis(200);
 
-/// Calls [`Core::handle_timeout`] when a deadline may have passed.
+/// Calls [`Core::handle_alarm`] when a deadline may have passed.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     shared: Arc<Shared>,
@@ -28,17 +27,13 @@ struct Shared {
     changed: Condvar,
 }
 
+/// One alarm for each connection, at the earliest of its deadlines: however many sends it has, they cost nothing here.
 #[derive(Debug, Default)]
 struct State {
-    alarms: BinaryHeap<Reverse<Alarm>>,
+    alarms: BTreeSet<(Instant, u64)>,
+    cores: BTreeMap<u64, (Instant, Weak<Core>)>,
     running: bool,
     stopped: bool,
-}
-
-#[derive(Debug)]
-struct Alarm {
-    at: Instant,
-    core: Weak<Core>,
 }
 
 impl Timer {
@@ -52,17 +47,9 @@ impl Timer {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if state.stopped {
+        if state.stopped || !state.set(core, at) {
             return;
         }
-        let earliest = state
-            .alarms
-            .peek()
-            .is_none_or(|Reverse(first)| at < first.at);
-        state.alarms.push(Reverse(Alarm {
-            at,
-            core: Arc::downgrade(core),
-        }));
         if !state.running {
             let shared = Arc::clone(&self.shared);
             state.running = thread::Builder::new()
@@ -70,7 +57,7 @@ impl Timer {
                 .spawn(move || shared.serve())
                 .is_ok();
         }
-        if earliest {
+        if state.alarms.first() == Some(&(at, core.id())) {
             self.shared.changed.notify_one();
         }
     }
@@ -83,7 +70,35 @@ impl Timer {
             .unwrap_or_else(PoisonError::into_inner);
         state.stopped = true;
         state.alarms.clear();
+        state.cores.clear();
         self.shared.changed.notify_one();
+    }
+}
+
+impl State {
+    /// Sets the alarm of `core`, unless it has one that is as early.
+    fn set(&mut self, core: &Arc<Core>, at: Instant) -> bool {
+        let id = core.id();
+        match self.cores.get(&id) {
+            Some((earlier, _)) if *earlier <= at => return false,
+            Some((later, _)) => {
+                self.alarms.remove(&(*later, id));
+            }
+            None => {}
+        }
+        self.alarms.insert((at, id));
+        self.cores.insert(id, (at, Arc::downgrade(core)));
+        true
+    }
+
+    /// Takes out an alarm whose time has come.
+    fn take_due(&mut self, now: Instant) -> Option<Weak<Core>> {
+        let (at, id) = self.alarms.first().copied()?;
+        if at > now {
+            return None;
+        }
+        self.alarms.remove(&(at, id));
+        self.cores.remove(&id).map(|(_, core)| core)
     }
 }
 
@@ -92,32 +107,27 @@ impl Shared {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.stopped {
             let now = Instant::now();
-            let Some(Reverse(first)) = state.alarms.peek() else {
-                state = self
+            if let Some(core) = state.take_due(now) {
+                drop(state);
+                if let Some(core) = core.upgrade() {
+                    core.handle_alarm();
+                }
+                state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let next = state.alarms.first().map(|(at, _)| *at - now);
+            state = match next {
+                None => self
                     .changed
                     .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    self.changed
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
             };
-            if first.at > now {
-                let left = first.at - now;
-                state = self
-                    .changed
-                    .wait_timeout(state, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-                continue;
-            }
-            let due = state
-                .alarms
-                .pop()
-                .and_then(|Reverse(alarm)| alarm.core.upgrade());
-            drop(state);
-            if let Some(core) = &due {
-                core.handle_timeout();
-            }
-            drop(due);
-            state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         }
         state.running = false;
     }
@@ -132,24 +142,4 @@ fn next_look((monotonic, wall): (Deadline, Deadline)) -> Option<Instant> {
         .flatten()
         .min()?;
     Instant::now().checked_add(left)
-}
-
-impl PartialEq for Alarm {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Alarm {}
-
-impl PartialOrd for Alarm {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Alarm {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
 }

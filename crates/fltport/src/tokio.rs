@@ -2,16 +2,18 @@
 //!
 //! The filter's side needs nothing here: [`crate::ClientPort::ask_async`] is a future for any runtime.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use fltport_engine::NtStatus;
 use tokio::io::unix::AsyncFd;
 
-use crate::client_driver::{Call, Connection, Ended};
+use crate::client_call::{Call, Ended};
+use crate::client_driver::Connection;
 use crate::error::CallError;
 use crate::message::Message;
 use crate::sys;
@@ -100,19 +102,17 @@ impl Client {
     async fn ended(&self, call: &Call) -> Ended {
         loop {
             self.client.connection().pump();
+            // One future for each wait: `poll_read_ready` would remember the last task only, which may give up.
+            let mut readable = pin!(self.readable.readable());
             let turn = poll_fn(|context| {
                 if let Poll::Ready(ended) = call.poll(context) {
                     return Poll::Ready(Some(ended));
                 }
-                match self.readable.poll_read_ready(context) {
-                    Poll::Ready(Ok(mut ready)) => {
-                        // Cleared before it is read: what comes after that is seen again.
-                        ready.clear_ready();
-                        Poll::Ready(None)
-                    }
-                    Poll::Ready(Err(_)) => Poll::Ready(None),
-                    Poll::Pending => Poll::Pending,
-                }
+                readable.as_mut().poll(context).map(|ready| {
+                    // Cleared before it is read: what comes after that is seen again.
+                    ready.into_iter().for_each(|mut ready| ready.clear_ready());
+                    None
+                })
             });
             if let Some(ended) = turn.await {
                 return ended;
@@ -123,8 +123,13 @@ impl Client {
 
 impl Drop for Get<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            self.connection.give_up_get(&self.call, self.get);
+        if self.over {
+            self.connection.end_get(self.get);
+            return;
+        }
+        let ended = self.connection.give_up_get(&self.call, self.get);
+        if let Some(Ended::Message(message)) = ended {
+            self.connection.keep(message);
         }
     }
 }

@@ -108,6 +108,12 @@ impl Ask {
         self.shared.pump();
     }
 
+    /// Whether a service is on its way, as [`Self::expect_service`] was told last.
+    #[must_use]
+    pub fn expects_service(&self) -> bool {
+        self.shared.lock().expected
+    }
+
     /// Services connected, questions with them, questions that wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize, usize) {
@@ -205,8 +211,9 @@ impl Shared {
                 self.send(errand);
                 state = self.lock();
             } else if let Some(question) = state.next_forlorn() {
+                let stopped = state.stopped;
                 drop(state);
-                question.give_up(false);
+                question.give_up(false, stopped);
                 state = self.lock();
             } else {
                 state.pumping = false;
@@ -300,7 +307,7 @@ impl Shared {
             }
             drop(state);
             late.into_iter()
-                .for_each(|question| question.give_up(!lonely));
+                .for_each(|question| question.give_up(!lonely, false));
             state = self.lock();
         }
     }
@@ -333,14 +340,16 @@ impl State {
         })
     }
 
-    /// A question that waits for a service that will not come.
+    /// A question that waits for a service that will not come. Suspects wait until their deadline all the same: the
+    /// service that died with them may come back by itself, and most of them are innocent.
     fn next_forlorn(&mut self) -> Option<Question> {
         if self.expected || !self.services.is_empty() {
             return None;
         }
-        self.suspects
-            .pop_front()
-            .or_else(|| self.waiting.pop_front())
+        match self.waiting.pop_front() {
+            None if self.stopped => self.suspects.pop_front(),
+            waiting => waiting,
+        }
     }
 
     fn take_back(&mut self, question: Question) {
@@ -377,9 +386,11 @@ impl State {
 }
 
 impl Question {
-    /// Decides by policy a question that no service has. `served`: whether there was any service.
-    fn give_up(self, served: bool) {
+    /// Decides by policy a question that no service has. `served`: whether there was any service; `ending`: whether the
+    /// host is about to end, which is no file's fault.
+    fn give_up(self, served: bool, ending: bool) {
         let (cause, reason) = match (self.suspect, served) {
+            _ if ending => (Cause::NoService, "the host is about to end"),
             (true, _) => (
                 Cause::Poison,
                 "a service died with this file, and it could not be tried again in time",

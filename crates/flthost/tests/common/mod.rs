@@ -1,4 +1,5 @@
-//! A tmpfs of its own for each test, helper processes that open files, and a watchdog.
+//! A tmpfs of its own for each test, helper processes that open files, and a watchdog. `host` has a whole `flthostd`,
+//! `crowd` many openers in one process.
 #![allow(dead_code)] // every test file uses its own part of this
 
 use std::ffi::OsStr;
@@ -15,18 +16,26 @@ use flthost::fanotify::{Class, Event, EventBuffer, Group, Operation, Permission,
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tempfile::TempDir;
 
+pub(crate) mod crowd;
+pub(crate) mod host;
+
 /// One test's place: a tmpfs at `root`, gone when this is dropped. Tests run one after the other,
 /// because some of them look at the descriptors of this process.
 pub(crate) struct Place {
     pub(crate) root: PathBuf,
     _watchdog: Sender<()>,
-    _dir: TempDir,
+    dir: TempDir,
     _serial: MutexGuard<'static, ()>,
 }
 
 impl Place {
     /// Nothing, after a line that says why, where fanotify cannot be used.
     pub(crate) fn new() -> Option<Self> {
+        Self::lasting(20)
+    }
+
+    /// As [`Self::new`], for a test that may take this many seconds.
+    pub(crate) fn lasting(seconds: u64) -> Option<Self> {
         static SERIAL: Mutex<()> = Mutex::new(());
         let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(why) = Group::probe() {
@@ -38,19 +47,26 @@ impl Place {
         fs::create_dir(&root).unwrap();
         if !run(
             "mount",
-            ["-t", "tmpfs", "-o", "size=64m", "none", text(&root)],
+            ["-t", "tmpfs", "-o", "size=1g", "none", text(&root)],
         ) {
             println!("skipped: cannot mount a tmpfs");
             return None;
         }
         let (_watchdog, end) = channel();
-        thread::spawn(move || watch(&end));
+        thread::spawn(move || watch(&end, Duration::from_secs(seconds)));
         Some(Self {
             root,
             _watchdog,
-            _dir: dir,
+            dir,
             _serial: serial,
         })
+    }
+
+    /// A directory that is not guarded.
+    pub(crate) fn outside(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
     }
 
     pub(crate) fn dir(&self, name: &str) -> PathBuf {
@@ -81,9 +97,11 @@ impl Drop for Place {
 }
 
 /// Ends the process, and with it every wait for one of its groups, when a test takes too long.
-fn watch(end: &Receiver<()>) {
-    if end.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
-        eprintln!("a test hangs: the watchdog ends all of them");
+fn watch(end: &Receiver<()>, limit: Duration) {
+    if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+        // Not by a macro, whose words the harness would keep to itself.
+        let words = b"a test hangs: the watchdog ends all of them\n";
+        rustix::io::write(rustix::stdio::stderr(), words).ok();
         std::process::abort();
     }
 }
@@ -138,14 +156,11 @@ fn helper(program: &str, path: &Path) -> Child {
 /// What became of a helper: its output, or what it complained about.
 pub(crate) fn outcome(child: Child) -> Result<String, String> {
     let output = child.wait_with_output().unwrap();
-    let (out, err) = (
-        String::from_utf8(output.stdout),
-        String::from_utf8(output.stderr),
-    );
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
-        Ok(out.unwrap())
+        Ok(text(&output.stdout))
     } else {
-        Err(err.unwrap())
+        Err(text(&output.stderr))
     }
 }
 

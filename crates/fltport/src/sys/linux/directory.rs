@@ -9,12 +9,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fltport_engine::PortName;
 use fltport_engine::name::fold;
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::peer;
 use super::socket::Socket;
@@ -32,7 +33,7 @@ pub(crate) struct TakenName {
     folder: OwnedFd,
     file: String,
     inode: u64,
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     _lock: OwnedFd,
 }
 
@@ -41,7 +42,8 @@ pub(crate) struct TakenName {
 pub struct PortEntry {
     /// The port's name.
     pub name: String,
-    /// Whether a living host serves it; otherwise a dead one left the socket behind.
+    /// Whether a living host serves it; otherwise a dead one left the socket behind. Of another user's port only that
+    /// user and root can tell, others are told that it is served.
     pub served: bool,
 }
 
@@ -85,10 +87,14 @@ impl Directory {
         let lock = lock(&folder, &format!("{}{LOCK_SUFFIX}", fold(leaf)))
             .map_err(|source| system("cannot lock the name", source))?
             .ok_or_else(|| ListenError::Taken(shown.join(&file)))?;
-        remove_same_name(&folder, leaf)
-            .map_err(|source| system("cannot look for the name", source))?;
+        remove_same_name(&folder, leaf).map_err(|source| match source {
+            Errno::EXIST => ListenError::NotAPort(shown.join(&file)),
+            other => system("cannot look for the name", other),
+        })?;
 
         let socket = socket().map_err(|source| system("cannot make a socket", source))?;
+        // Older kernels cannot; there a client that attaches something is found out when it is read.
+        peer::refuse_descriptors(&socket).ok();
         let temporary = temporary_name();
         // Left by a dead process that had this process id.
         rustix::fs::unlinkat(&folder, &temporary, AtFlags::empty()).ok();
@@ -115,7 +121,7 @@ impl Directory {
             folder,
             file,
             inode,
-            socket,
+            socket: Arc::new(socket),
             _lock: lock,
         })
     }
@@ -204,13 +210,15 @@ impl Directory {
 }
 
 impl TakenName {
-    pub(super) fn socket(&self) -> &OwnedFd {
+    pub(super) const fn socket(&self) -> &Arc<OwnedFd> {
         &self.socket
     }
 }
 
 impl Drop for TakenName {
     fn drop(&mut self) {
+        // Nobody can connect any more; those who did can still be told.
+        rustix::net::shutdown(&*self.socket, Shutdown::Read).ok();
         let ours = rustix::fs::statat(&self.folder, &self.file, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| stat.st_ino == self.inode);
         if ours {
@@ -283,10 +291,11 @@ fn through(folder: &OwnedFd, file: &str) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new(format!("/proc/self/fd/{}/{file}", folder.as_raw_fd()))
 }
 
-/// Locks a file for as long as it is open; `None` where a living process has it.
+/// Locks a file for as long as it is open; `None` where a living process has it. Other users cannot open the file: whoever
+/// can, even for reading only, can hold the lock and so keep the name from its host.
 fn lock(folder: &OwnedFd, file: &str) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let lock = rustix::fs::openat(folder, file, flags, Mode::from_raw_mode(0o644))?;
+    let lock = rustix::fs::openat(folder, file, flags, Mode::from_raw_mode(0o600))?;
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Some(lock)),
@@ -304,13 +313,16 @@ const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 fn is_locked(path: &Path) -> bool {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(lock) = rustix::fs::open(path, flags, Mode::empty()) else {
-        return false;
+    let lock = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(lock) => lock,
+        // Not this user's to see. The host of a socket that exists is more likely alive than not.
+        Err(error) => return error == Errno::ACCESS,
     };
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
-/// Removes sockets that a dead host left under this name, in whatever case: the lock of the folded name is ours.
+/// Removes sockets that a dead host left under this name, in whatever case: the lock of the folded name is ours. Fails
+/// with `EEXIST` where something else has the name; that is somebody's, and stays.
 fn remove_same_name(folder: &OwnedFd, leaf: &str) -> Result<(), Errno> {
     let wanted = fold(leaf);
     for entry in rustix::fs::Dir::read_from(folder)? {
@@ -323,6 +335,10 @@ fn remove_same_name(folder: &OwnedFd, leaf: &str) -> Result<(), Errno> {
             .strip_suffix(SUFFIX)
             .is_some_and(|other| fold(other) == wanted)
         {
+            let stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if !FileType::from_raw_mode(stat.st_mode).is_socket() {
+                return Err(Errno::EXIST);
+            }
             rustix::fs::unlinkat(folder, &name, AtFlags::empty())?;
         }
     }

@@ -4,6 +4,7 @@ mod directory;
 mod peer;
 mod reactor;
 mod socket;
+mod socket_link;
 
 use std::os::fd::OwnedFd;
 

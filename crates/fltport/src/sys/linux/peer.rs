@@ -1,6 +1,6 @@
 //! Who is at the other end of a socket, and what this process is, as the kernel says. The only unsafe code of the
 //! transport: what rustix does not have.
-#![allow(unsafe_code)] // getsockopt with SO_PEERGROUPS and SO_PEERPIDFD; getauxval; tokio's AsyncFd
+#![allow(unsafe_code)] // getsockopt with SO_PEERGROUPS and SO_PEERPIDFD, setsockopt with SO_PASSRIGHTS; getauxval; tokio's AsyncFd
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -55,6 +55,35 @@ pub(super) fn pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just installed this descriptor for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the kernel refuse descriptors that the other side attaches, at its send. Otherwise this side has to close them,
+/// and the last close of some (a TCP socket that lingers) waits for as long as whoever sent it likes. A listening socket
+/// hands the setting on to its connections.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 6.16.
+///
+/// # References
+/// `SO_PASSRIGHTS`.
+pub(super) fn refuse_descriptors(socket: impl AsFd) -> io::Result<()> {
+    let off: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the call, as it is borrowed; the value is a live c_int of this frame, which the
+    // kernel only reads, and the length is its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const off).cast(),
+            socklen(size_of::<libc::c_int>()),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Whether this process has just gained rights (set-user-id, file capabilities), so that its environment is not its own.
@@ -130,3 +159,6 @@ fn socklen(bytes: usize) -> libc::socklen_t {
 
 /// Linux 6.5; not in every libc.
 const SO_PEERPIDFD: libc::c_int = 77;
+
+/// Linux 6.16; not in every libc.
+const SO_PASSRIGHTS: libc::c_int = 83;

@@ -151,6 +151,7 @@ impl Reactor {
         let (ours, theirs) = pair()?;
         // Before the child can send: the greeting carries who it is.
         rustix::net::sockopt::set_socket_passcred(&ours, true)?;
+        peer::refuse_descriptors(&ours).ok();
         self.command(port, Command::Adopt(ours))?;
         Ok(theirs)
     }

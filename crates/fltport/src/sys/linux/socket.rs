@@ -83,7 +83,9 @@ impl Socket {
         let message = loop {
             match rustix::net::recvmsg(&*self.0, &mut [IoSliceMut::new(buffer)], control, flags) {
                 Ok(message) => break message,
-                Err(rustix::io::Errno::INTR) => {}
+                // CONNRESET: the other side closed before it had read everything. The kernel says so once, and before it
+                // gives out what that side had sent.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 Err(rustix::io::Errno::AGAIN) => return Received::Empty,
                 Err(_) => return Received::Down,
             }

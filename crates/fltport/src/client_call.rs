@@ -1,0 +1,159 @@
+//! One call of a client's thread or task: where its end is put, and how whoever waits for it is woken.
+//!
+//! It knows neither the host nor the engine; [`crate::client_driver`] makes calls and ends them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+#[cfg(feature = "tokio")]
+use std::task::{Context, Poll};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use fltport_engine::NtStatus;
+use fltport_engine::wire::MessageHeader;
+
+use crate::error::CallError;
+use crate::sys::Attachment;
+
+/// A call that somebody waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
+    state: Mutex<CallState>,
+}
+
+#[derive(Debug, Default)]
+struct CallState {
+    ended: Option<Ended>,
+    thread: Option<Thread>,
+    waker: Option<Waker>,
+    /// It has ended, or nobody waits any more: a message that comes all the same is for another get.
+    over: bool,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Message(Delivered),
+    Done {
+        status: NtStatus,
+        needed: u32,
+        bytes: Vec<u8>,
+    },
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    pub(crate) header: MessageHeader,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) attachment: Option<Attachment>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What travels in the client's books.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) attachment: Option<Attachment>,
+    pub(crate) remaining: Option<Duration>,
+}
+
+impl fltport_engine::output::Body for Incoming {
+    fn length(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Incoming {
+    /// The message, whose deadline begins to run here.
+    pub(crate) fn into_delivered(self, header: MessageHeader) -> Delivered {
+        let deadline = self
+            .remaining
+            .and_then(|left| Instant::now().checked_add(left));
+        Delivered {
+            header,
+            bytes: self.bytes,
+            attachment: self.attachment,
+            deadline,
+        }
+    }
+}
+
+impl Call {
+    /// Whether the call has ended, for a task: registers its waker if not.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<Ended> {
+        let mut state = self.state();
+        if let Some(ended) = state.ended.take() {
+            return Poll::Ready(ended);
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// The end of the call, if it has come.
+    pub(crate) fn take(&self) -> Option<Ended> {
+        self.state().ended.take()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state().ended.is_some()
+    }
+
+    /// This thread is to be unparked at the end.
+    pub(crate) fn wake_this_thread(&self) {
+        self.state().thread = Some(thread::current());
+    }
+
+    /// Nobody waits any more. Gives the end, if it came before.
+    pub(crate) fn give_up(&self) -> Option<Ended> {
+        let mut state = self.state();
+        state.over = true;
+        state.ended.take()
+    }
+
+    /// Ends the call, or gives its end back if it has ended before or nobody waits for it.
+    pub(crate) fn finish(&self, ended: Ended) -> Option<Ended> {
+        let mut state = self.state();
+        if state.over {
+            return Some(ended);
+        }
+        state.over = true;
+        state.ended = Some(ended);
+        let (thread, waker) = (state.thread.take(), state.waker.take());
+        drop(state);
+        thread.into_iter().for_each(|thread| thread.unpark());
+        waker.into_iter().for_each(Waker::wake);
+        None
+    }
+
+    fn state(&self) -> MutexGuard<'_, CallState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ended {
+    /// The end of a reply.
+    pub(crate) fn into_reply(self) -> Result<(), CallError> {
+        match self {
+            Self::Done {
+                status: NtStatus::SUCCESS,
+                ..
+            } => Ok(()),
+            Self::Done {
+                status: NtStatus::BUFFER_OVERFLOW,
+                ..
+            } => Err(CallError::ReplyTooLong),
+            Self::Done { status, needed, .. } => Err(CallError::from_status(status, needed)),
+            Self::Message(_) => Err(CallError::Disconnected),
+        }
+    }
+
+    /// The end of a get.
+    pub(crate) fn into_message(self) -> Result<Delivered, CallError> {
+        match self {
+            Self::Message(message) => Ok(message),
+            Self::Done { status, needed, .. } => Err(CallError::from_status(status, needed)),
+        }
+    }
+}

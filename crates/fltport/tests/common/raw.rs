@@ -1,0 +1,148 @@
+//! A client that is nobody's library: a bare socket and bytes of one's own.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use fltport::NtStatus;
+use fltport_engine::wire::{FRAME_HEADER, FRAME_MAX, ToClient, ToHost};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use zerocopy::IntoBytes;
+
+use super::{Host, LIMIT};
+
+/// Payload bytes of one packet.
+pub(crate) const PART: usize = FRAME_MAX - FRAME_HEADER;
+
+pub(crate) struct Raw(pub(crate) OwnedFd);
+
+impl Raw {
+    /// Connects and says nothing.
+    pub(crate) fn connect(host: &Host) -> Self {
+        Self::connect_below(host.directory.path())
+    }
+
+    pub(crate) fn connect_below(directory: &Path) -> Self {
+        let kind = SocketType::SEQPACKET;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let socket = socket.unwrap();
+        let address = SocketAddrUnix::new(directory.join("Test.port")).unwrap();
+        rustix::net::connect(&socket, &address).unwrap();
+        Self(socket)
+    }
+
+    /// Connects, greets, and is accepted.
+    pub(crate) fn greeted(host: &Host) -> Self {
+        let raw = Self::connect(host);
+        raw.frame(&hello(0), b"");
+        assert_eq!(raw.status(), Some(NtStatus::SUCCESS));
+        raw
+    }
+
+    /// Sends a packet of these bytes; whether the host still takes packets.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> bool {
+        rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL).is_ok()
+    }
+
+    /// Sends one packet: the frame's header, and these bytes after it.
+    pub(crate) fn frame(&self, frame: &ToHost, payload: &[u8]) -> bool {
+        self.bytes(&[frame.header().as_bytes(), payload].concat())
+    }
+
+    /// As [`Self::frame`], without waiting for room. `None`: there is none.
+    pub(crate) fn try_frame(&self, frame: &ToHost, payload: &[u8]) -> Option<bool> {
+        let bytes = [frame.header().as_bytes(), payload].concat();
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match rustix::net::send(&self.0, &bytes, flags) {
+            Err(Errno::AGAIN) => None,
+            sent => Some(sent.is_ok()),
+        }
+    }
+
+    /// Sends one packet with open files attached.
+    pub(crate) fn frame_with(&self, frame: &ToHost, files: &[BorrowedFd<'_>]) -> bool {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(files)));
+        let header = frame.header();
+        let parts = [IoSlice::new(header.as_bytes())];
+        rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL).is_ok()
+    }
+
+    /// The next packet; `None` when the host has ended the connection.
+    pub(crate) fn packet(&self) -> Option<Vec<u8>> {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let mut buffer = vec![0; FRAME_MAX];
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut control = rustix::net::RecvAncillaryBuffer::default();
+            match rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::DONTWAIT) {
+                Ok(message) if message.bytes == 0 => return None,
+                Ok(message) => {
+                    buffer.truncate(message.bytes);
+                    return Some(buffer);
+                }
+                // Said once, before what the host had sent.
+                Err(Errno::CONNRESET | Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    assert!(
+                        Instant::now() < end,
+                        "the host neither answers nor hangs up"
+                    );
+                    let second = Timespec {
+                        tv_sec: 1,
+                        tv_nsec: 0,
+                    };
+                    let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+                    rustix::event::poll(&mut fds, Some(&second)).ok();
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next frame, without its payload.
+    pub(crate) fn answer(&self) -> Option<ToClient> {
+        self.packet()
+            .map(|packet| ToClient::parse(&packet).unwrap().0)
+    }
+
+    /// What the host says to the greeting.
+    pub(crate) fn status(&self) -> Option<NtStatus> {
+        match self.answer()? {
+            ToClient::Connected { status, .. } => Some(status),
+            other => panic!("{other:?} instead of an answer to the greeting"),
+        }
+    }
+
+    /// Waits until the host has ended the connection, whatever it says before.
+    pub(crate) fn assert_ended(&self) {
+        while self.packet().is_some() {}
+    }
+}
+
+impl AsFd for Raw {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+pub(crate) const fn hello(length: u32) -> ToHost {
+    ToHost::Hello { bits: 64, length }
+}
+
+pub(crate) const fn request(request: u64, length: u32) -> ToHost {
+    ToHost::Request {
+        request,
+        capacity: 16,
+        length,
+    }
+}
