@@ -17,7 +17,6 @@ use fltport::Connector;
 use rustix::process::Signal;
 
 #[test]
-#[ignore = "a helper process of the other tests"]
 fn crowd() {
     crowd::run();
 }

@@ -14,7 +14,6 @@ use fltport::protocol::file::{Operation, Question, Verdict};
 use fltport::protocol::read;
 
 #[test]
-#[ignore = "a helper process of the other tests"]
 fn crowd() {
     crowd::run();
 }

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::host::{
-    Host, allow, answer, command, judge, kill, lives, name, opens, start_opener, try_open, until,
+    Host, SOON, allow, answer, command, judge, kill, lives, name, opens, start_opener, try_open,
+    until,
 };
 use common::{Place, outcome, text};
 use fltport::protocol::file::{Answer, Verdict};
@@ -142,7 +143,7 @@ fn a_reply_that_comes_too_late_finds_nobody_and_hurts_nobody() {
 fn a_file_that_kills_services_is_tried_alone_and_then_poison_and_innocent_ones_lose_nothing() {
     with_each_action(
         "poison",
-        &["--policy", "no_service=deny"],
+        &["--policy", "no_service=deny", "--deadline-ms", "15000"],
         |host, place, action| {
             let events = host.listen();
             let names = ["good1", "bad", "good2", "good3"];
@@ -158,7 +159,7 @@ fn a_file_that_kills_services_is_tried_alone_and_then_poison_and_innocent_ones_l
             let mut tried = Vec::new();
             while tried.len() < 4 {
                 let service = host.connect();
-                while let Ok(question) = service.next_message() {
+                while let Ok(question) = service.next_message_within(SOON) {
                     let other = service.next_message_within(Duration::from_millis(30));
                     assert!(matches!(other, Err(CallError::TimedOut)), "{other:?}");
                     tried.push(name(&question));
@@ -210,8 +211,10 @@ fn a_service_that_ends_without_questions_leaves_no_service() {
     let Some(place) = Place::new() else { return };
     let file = place.file("file");
     let host = Host::start(&place, &["--policy", "no_service=EIO"]);
+    let events = host.listen();
     let service = host.serve(|_, question| allow(question));
     assert!(opens(&file));
+    assert_eq!(events.decision("file")["cause"], "service");
     drop(service);
     until("the service is gone", || host.status()["services"] == 0);
     decided(&host, &place, "no_service", ACTIONS[2]);
@@ -263,7 +266,7 @@ fn connecting_grants_nothing() {
     let host = Host::start(&place, &["--deadline-ms", "400"]);
     let events = host.listen();
     let path = inner.clone();
-    let service = host.serve(move |_, question| {
+    let _service = host.serve(move |_, question| {
         if name(&question) == "outer" {
             std::fs::File::open(&path).unwrap(); // asks this very thread, and so must run into the deadline
         }
@@ -275,8 +278,14 @@ fn connecting_grants_nothing() {
     let decision = events.decision("inner");
     assert_eq!(decision["cause"], "timeout");
     assert_eq!(decision["pid"], std::process::id());
-    drop(service);
-    // A service with a second thread answers its own question.
+}
+
+#[test]
+fn a_service_with_a_second_thread_answers_its_own_question() {
+    let Some(place) = Place::new() else { return };
+    let (outer, inner) = (place.file("outer"), place.file("inner"));
+    let host = Host::start(&place, &["--deadline-ms", "15000"]);
+    let events = host.listen();
     let path = inner.clone();
     let _service = host.serve(move |_, question| {
         let path = path.clone();

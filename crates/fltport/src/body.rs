@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fltport_engine::NtStatus;
 use fltport_engine::output::Body as EngineBody;
 
 use crate::sys::Attachment;
@@ -25,6 +26,15 @@ pub struct Caller {
     pub uid: u32,
     /// Real group id.
     pub gid: u32,
+}
+
+/// The reply to a message of the filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// What the replier said; `STATUS_SUCCESS` normally.
+    pub status: NtStatus,
+    /// The payload, at most as long as was asked for.
+    pub bytes: Vec<u8>,
 }
 
 impl Body {

@@ -2,19 +2,19 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use fltport_engine::connection::State;
 use fltport_engine::output::{Outcome, SendKey};
-use fltport_engine::{Deadline, NtStatus, Timeout};
+use fltport_engine::{NtStatus, Timeout};
 
-use crate::body::Body;
+use crate::body::{Body, Reply};
 use crate::clock;
 use crate::driver::{Core, Outgoing, Sender};
 use crate::error::SendError;
 use crate::peer::Peer;
-use crate::port::Reply;
+use crate::slot::Slot;
 use crate::sys::{self, Attachment};
 
 /// The filter's end of one connection (`PFLT_PORT` of a client).
@@ -304,58 +304,6 @@ impl Drop for Asking {
     fn drop(&mut self) {
         if let Some(pending) = self.pending.take() {
             pending.cancel();
-        }
-    }
-}
-
-/// Where a blocked sender waits for the end of its send.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    outcome: Mutex<Option<Outcome<Body>>>,
-    ended: Condvar,
-}
-
-/// How far apart looks at the wall clock are for an absolute deadline: somebody may set it.
-const WALL_SLICE: std::time::Duration = std::time::Duration::from_millis(200);
-
-impl Slot {
-    pub(crate) fn finish(&self, outcome: Outcome<Body>) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        self.ended.notify_one();
-    }
-
-    /// Waits for the outcome. When the deadline has passed, `expire` makes the engine see it, which ends the send one way
-    /// or the other.
-    fn wait(&self, deadline: Deadline, expire: impl Fn()) -> Outcome<Body> {
-        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(outcome) = outcome.take() {
-                return outcome;
-            }
-            let now = clock::now();
-            if deadline.passed(now) {
-                drop(outcome);
-                expire();
-                outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            outcome = match deadline.remaining(now) {
-                None => self
-                    .ended
-                    .wait(outcome)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let left = if matches!(deadline, Deadline::AtWall(_)) {
-                        left.min(WALL_SLICE)
-                    } else {
-                        left
-                    };
-                    self.ended
-                        .wait_timeout(outcome, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
         }
     }
 }

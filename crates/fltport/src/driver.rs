@@ -17,7 +17,8 @@ use crate::body::{Body, Caller};
 use crate::clock;
 use crate::link::{HostLink, Outbox};
 use crate::peer::Peer;
-use crate::timer::Timer;
+use crate::slot::Slot;
+use crate::timer::{Alarm, Timer};
 
 /// The filter's side of a connection: what its port does for it.
 pub(crate) trait Owner: Send + Sync {
@@ -47,7 +48,7 @@ pub(crate) struct MessageCall {
 /// Who is told of the end of a send.
 pub(crate) enum Sender {
     /// A thread that waits.
-    Waits(Arc<crate::client_port::Slot>),
+    Waits(Arc<Slot>),
     /// A function to call.
     Calls(Box<dyn FnOnce(Outcome<Body>) + Send>),
 }
@@ -141,12 +142,6 @@ impl Core {
     /// Ends all sends whose deadline has passed.
     pub(crate) fn handle_timeout(self: &Arc<Self>) {
         self.enter(|engine| engine.handle_timeout(clock::now()));
-    }
-
-    /// The timer's look at the deadlines, which asks for the next one.
-    pub(crate) fn handle_alarm(self: &Arc<Self>) {
-        self.handle_timeout();
-        self.watch();
     }
 
     /// A frame has come from the client.
@@ -288,7 +283,8 @@ impl Core {
 
     fn watch(self: &Arc<Self>) {
         let deadlines = self.lock().engine.next_deadlines();
-        self.owner.timer().watch(self, deadlines);
+        let watched: Arc<dyn Alarm> = Arc::<Self>::clone(self);
+        self.owner.timer().watch(&watched, deadlines);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -351,6 +347,17 @@ impl Core {
             // The rest was carried out under the lock.
             _ => {}
         }
+    }
+}
+
+impl Alarm for Core {
+    fn alarm_id(&self) -> u64 {
+        self.id
+    }
+
+    fn handle_alarm(self: Arc<Self>) {
+        self.handle_timeout();
+        self.watch();
     }
 }
 

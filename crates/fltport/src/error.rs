@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use fltport_engine::{HResult, NameError, NtStatus};
 
-use crate::port::Reply;
+use crate::body::Reply;
 
 /// Why a server port could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -46,13 +46,14 @@ mod peer;
 mod pool;
 mod port;
 pub mod protocol;
+mod slot;
 mod sync;
 mod sys;
 mod timer;
 #[cfg(all(feature = "tokio", target_os = "linux"))]
 pub mod tokio;
 
-pub use body::Caller;
+pub use body::{Caller, Reply};
 pub use client::{Client, Connector};
 pub use client_port::{Asking, ClientPort, ConnectionInfo, Outbound, Pending};
 pub use error::{CallError, ConnectError, ListenError, SendError};
@@ -61,7 +62,7 @@ pub use fltport_engine::wire::MessageHeader;
 pub use fltport_engine::{HResult, NameError, NtStatus, PortName, Timeout, WallTime, limits};
 pub use message::Message;
 pub use peer::Peer;
-pub use port::{Builder, PortHandler, Refusal, Reply, ServerPort};
+pub use port::{Builder, PortHandler, Refusal, ServerPort};
 #[cfg(target_os = "linux")]
 pub use sys::PortEntry;
 

@@ -80,15 +80,6 @@ impl From<NtStatus> for Refusal {
     }
 }
 
-/// The reply to a message of the filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// What the replier said; `STATUS_SUCCESS` normally.
-    pub status: NtStatus,
-    /// The payload, at most as long as was asked for.
-    pub bytes: Vec<u8>,
-}
-
 /// A server port. Dropping it shuts it down.
 #[derive(Debug)]
 pub struct ServerPort {

@@ -10,12 +10,19 @@ use std::time::{Duration, Instant};
 use fltport_engine::Deadline;
 
 use crate::clock;
-use crate::driver::Core;
 
 /// How far apart looks at the wall clock are while an absolute deadline is pending: somebody may set it.
 const WALL_SLICE: Duration = Duration::from_millis(200);
 
-/// Calls [`Core::handle_alarm`] when a deadline may have passed.
+/// What has deadlines: a connection.
+pub(crate) trait Alarm: Send + Sync + std::fmt::Debug {
+    /// Names it among those of its port.
+    fn alarm_id(&self) -> u64;
+    /// A deadline may have passed.
+    fn handle_alarm(self: Arc<Self>);
+}
+
+/// Calls [`Alarm::handle_alarm`] when a deadline may have passed.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     shared: Arc<Shared>,
@@ -31,14 +38,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     alarms: BTreeSet<(Instant, u64)>,
-    cores: BTreeMap<u64, (Instant, Weak<Core>)>,
+    watched: BTreeMap<u64, (Instant, Weak<dyn Alarm>)>,
     running: bool,
     stopped: bool,
 }
 
 impl Timer {
-    /// Looks at `core` when the earlier of its deadlines may have passed.
-    pub(crate) fn watch(&self, core: &Arc<Core>, deadlines: (Deadline, Deadline)) {
+    /// Looks at `watched` when the earlier of its deadlines may have passed.
+    pub(crate) fn watch(&self, watched: &Arc<dyn Alarm>, deadlines: (Deadline, Deadline)) {
         let Some(at) = next_look(deadlines) else {
             return;
         };
@@ -47,7 +54,7 @@ impl Timer {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if state.stopped || !state.set(core, at) {
+        if state.stopped || !state.set(watched, at) {
             return;
         }
         if !state.running {
@@ -57,7 +64,7 @@ impl Timer {
                 .spawn(move || shared.serve())
                 .is_ok();
         }
-        if state.alarms.first() == Some(&(at, core.id())) {
+        if state.alarms.first() == Some(&(at, watched.alarm_id())) {
             self.shared.changed.notify_one();
         }
     }
@@ -70,16 +77,16 @@ impl Timer {
             .unwrap_or_else(PoisonError::into_inner);
         state.stopped = true;
         state.alarms.clear();
-        state.cores.clear();
+        state.watched.clear();
         self.shared.changed.notify_one();
     }
 }
 
 impl State {
-    /// Sets the alarm of `core`, unless it has one that is as early.
-    fn set(&mut self, core: &Arc<Core>, at: Instant) -> bool {
-        let id = core.id();
-        match self.cores.get(&id) {
+    /// Sets the alarm of `watched`, unless it has one that is as early.
+    fn set(&mut self, watched: &Arc<dyn Alarm>, at: Instant) -> bool {
+        let id = watched.alarm_id();
+        match self.watched.get(&id) {
             Some((earlier, _)) if *earlier <= at => return false,
             Some((later, _)) => {
                 self.alarms.remove(&(*later, id));
@@ -87,18 +94,18 @@ impl State {
             None => {}
         }
         self.alarms.insert((at, id));
-        self.cores.insert(id, (at, Arc::downgrade(core)));
+        self.watched.insert(id, (at, Arc::downgrade(watched)));
         true
     }
 
     /// Takes out an alarm whose time has come.
-    fn take_due(&mut self, now: Instant) -> Option<Weak<Core>> {
+    fn take_due(&mut self, now: Instant) -> Option<Weak<dyn Alarm>> {
         let (at, id) = self.alarms.first().copied()?;
         if at > now {
             return None;
         }
         self.alarms.remove(&(at, id));
-        self.cores.remove(&id).map(|(_, core)| core)
+        self.watched.remove(&id).map(|(_, watched)| watched)
     }
 }
 
@@ -107,10 +114,10 @@ impl Shared {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.stopped {
             let now = Instant::now();
-            if let Some(core) = state.take_due(now) {
+            if let Some(due) = state.take_due(now) {
                 drop(state);
-                if let Some(core) = core.upgrade() {
-                    core.handle_alarm();
+                if let Some(watched) = due.upgrade() {
+                    watched.handle_alarm();
                 }
                 state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 continue;

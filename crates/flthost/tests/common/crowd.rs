@@ -31,7 +31,7 @@ impl Crowd {
 
     fn start(path: &Path, threads: usize, how: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "crowd", "--nocapture"])
+            .args(["--exact", "crowd", "--nocapture"])
             .env("CROWD_PATH", path)
             .env("CROWD_THREADS", threads.to_string())
             .env("CROWD_HOW", how)

@@ -31,7 +31,7 @@ pub(crate) struct Place {
 impl Place {
     /// Nothing, after a line that says why, where fanotify cannot be used.
     pub(crate) fn new() -> Option<Self> {
-        Self::lasting(20)
+        Self::lasting(40)
     }
 
     /// As [`Self::new`], for a test that may take this many seconds.

@@ -2,6 +2,7 @@
 
 mod directory;
 mod peer;
+mod peer_packet;
 mod reactor;
 mod socket;
 mod socket_link;

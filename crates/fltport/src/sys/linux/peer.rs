@@ -7,23 +7,18 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use fltport_engine::server::Credentials;
 
+use super::peer_packet;
+use crate::body::Caller;
+
 /// Process id and credentials of the process that connected or listens, as they were then.
 ///
 /// # References
 /// unix(7), `SO_PEERCRED`; socket(7), `SO_PEERGROUPS`.
 pub(super) fn identify(socket: impl AsFd) -> io::Result<(u32, Credentials)> {
     let socket = socket.as_fd();
-    let peer = rustix::net::sockopt::socket_peercred(socket)?;
-    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
+    let Caller { pid, uid, gid } = peer_packet::other_end(socket)?;
     let groups = supplementary_groups(&socket)?;
-    Ok((
-        pid,
-        Credentials {
-            uid: peer.uid.as_raw(),
-            gid: peer.gid.as_raw(),
-            groups,
-        },
-    ))
+    Ok((pid, Credentials { uid, gid, groups }))
 }
 
 /// A descriptor of the process that connected, free of races with its death.

@@ -16,6 +16,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown,
 };
 
+use super::peer_packet;
 use crate::body::Caller;
 use crate::link::{ClientLink, Packet, Received, Sent};
 use crate::sys::Attachment;
@@ -68,8 +69,17 @@ impl Socket {
 
     /// Takes one packet without waiting, as a host: with its sender's identity, without descriptors.
     pub(crate) fn receive_as_host(&self, buffer: &mut [u8]) -> Received {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-        self.receive(buffer, &mut RecvAncillaryBuffer::new(&mut space))
+        loop {
+            return match peer_packet::receive(&*self.0, buffer) {
+                Ok(stamped) => received(stamped.length, stamped.cut, stamped.sender, None),
+                Err(error) => match error.raw_os_error() {
+                    // See `receive`.
+                    Some(libc::EINTR | libc::ECONNRESET) => continue,
+                    Some(libc::EAGAIN) => Received::Empty,
+                    _ => Received::Down,
+                },
+            };
+        }
     }
 
     /// Ends the connection for both sides. What was sent can still be read.
@@ -77,48 +87,24 @@ impl Socket {
         // Fails only where the other side has closed already.
         rustix::net::shutdown(&*self.0, Shutdown::Both).ok();
     }
+}
 
-    fn receive(&self, buffer: &mut [u8], control: &mut RecvAncillaryBuffer<'_>) -> Received {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let message = loop {
-            match rustix::net::recvmsg(&*self.0, &mut [IoSliceMut::new(buffer)], control, flags) {
-                Ok(message) => break message,
-                // CONNRESET: the other side closed before it had read everything. The kernel says so once, and before it
-                // gives out what that side had sent.
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
-                Err(rustix::io::Errno::AGAIN) => return Received::Empty,
-                Err(_) => return Received::Down,
-            }
-        };
-        let mut packet = Packet {
-            length: message.bytes,
-            caller: None,
-            attachment: None,
-        };
-        for ancillary in control.drain() {
-            match ancillary {
-                RecvAncillaryMessage::ScmRights(fds) => packet.attachment = fds.last(),
-                RecvAncillaryMessage::ScmCredentials(who) => {
-                    let pid = u32::try_from(who.pid.as_raw_nonzero().get()).unwrap_or(0);
-                    packet.caller = Some(Caller {
-                        pid,
-                        uid: who.uid.as_raw(),
-                        gid: who.gid.as_raw(),
-                    });
-                }
-                _ => {}
-            }
-        }
-        // A packet of no bytes is the end; one that was cut, or whose descriptors did not fit, is a lie.
-        let cut = message
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-        if packet.length == 0 || cut {
-            Received::Down
-        } else {
-            Received::Packet(packet)
-        }
+/// A packet, unless it says that there is nothing to come: one of no bytes is the end; one that was cut, or whose
+/// descriptors did not fit, is a lie.
+fn received(
+    length: usize,
+    cut: bool,
+    caller: Option<Caller>,
+    attachment: Option<OwnedFd>,
+) -> Received {
+    if length == 0 || cut {
+        return Received::Down;
     }
+    Received::Packet(Packet {
+        length,
+        caller,
+        attachment,
+    })
 }
 
 impl ClientLink for Socket {
@@ -128,7 +114,30 @@ impl ClientLink for Socket {
 
     fn receive(&self, buffer: &mut [u8]) -> Received {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        Self::receive(self, buffer, &mut RecvAncillaryBuffer::new(&mut space))
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let message = loop {
+            let mut parts = [IoSliceMut::new(buffer)];
+            match rustix::net::recvmsg(&*self.0, &mut parts, &mut control, flags) {
+                Ok(message) => break message,
+                // CONNRESET: the other side closed before it had read everything. The kernel says so once, and before it
+                // gives out what that side had sent.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
+                Err(rustix::io::Errno::AGAIN) => return Received::Empty,
+                Err(_) => return Received::Down,
+            }
+        };
+        let attachment = control.drain().find_map(|ancillary| match ancillary {
+            RecvAncillaryMessage::ScmRights(fds) => fds.last(),
+            _ => None,
+        });
+        let cut = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
+        received(
+            message.bytes,
+            message.flags.intersects(cut),
+            None,
+            attachment,
+        )
     }
 
     fn wait(&self, writing: bool, deadline: Option<Instant>) -> bool {
