@@ -34,7 +34,10 @@ pub(crate) struct TakenName {
     file: String,
     inode: u64,
     socket: Arc<OwnedFd>,
+    lock_file: String,
     _lock: OwnedFd,
+    /// The folders of the name, outermost first, each with the folder that it is in.
+    folders: Vec<(OwnedFd, String)>,
 }
 
 /// One entry of the port directory.
@@ -76,7 +79,20 @@ impl Directory {
         name: &PortName,
         open_to_all: bool,
     ) -> Result<TakenName, ListenError> {
-        let (folder, shown) = self.folder_for_listening(name)?;
+        // A host that ends takes its empty folders away, perhaps while they are opened here.
+        for _ in 1..LOCK_TRIES {
+            match self.try_take(name, open_to_all) {
+                Err(ListenError::NoFolder(_)) => {}
+                Err(ListenError::System { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        self.try_take(name, open_to_all)
+    }
+
+    fn try_take(&self, name: &PortName, open_to_all: bool) -> Result<TakenName, ListenError> {
+        let (folder, folders, shown) = self.folder_for_listening(name)?;
         let leaf = name.components().last().unwrap_or_default();
         let file = format!("{leaf}{SUFFIX}");
         let system = |doing, source: Errno| ListenError::System {
@@ -84,7 +100,8 @@ impl Directory {
             path: shown.join(&file),
             source: source.into(),
         };
-        let lock = lock(&folder, &format!("{}{LOCK_SUFFIX}", fold(leaf)))
+        let lock_file = format!("{}{LOCK_SUFFIX}", fold(leaf));
+        let lock = lock(&folder, &lock_file)
             .map_err(|source| system("cannot lock the name", source))?
             .ok_or_else(|| ListenError::Taken(shown.join(&file)))?;
         remove_same_name(&folder, leaf).map_err(|source| match source {
@@ -122,7 +139,9 @@ impl Directory {
             file,
             inode,
             socket: Arc::new(socket),
+            lock_file,
             _lock: lock,
+            folders,
         })
     }
 
@@ -187,7 +206,8 @@ impl Directory {
     }
 
     /// Opens the folder that the name lives in, making the port directory and folders below it where they are missing.
-    fn folder_for_listening(&self, name: &PortName) -> Result<(OwnedFd, PathBuf), ListenError> {
+    /// Also gives the folders of the name, each with the one that it is in, and the path for people.
+    fn folder_for_listening(&self, name: &PortName) -> Result<NameFolder, ListenError> {
         let mut shown = self.0.clone();
         let system = |path: &Path, source: Errno| match source {
             Errno::NOENT => ListenError::NoFolder(path.to_path_buf()),
@@ -200,12 +220,14 @@ impl Directory {
         make_folder(CWD, &self.0).map_err(|source| system(&shown, source))?;
         let mut folder = open_folder(CWD, &self.0).map_err(|source| system(&shown, source))?;
         let parts: Vec<_> = name.components().collect();
+        let mut folders = Vec::new();
         for part in parts.iter().take(parts.len().saturating_sub(1)) {
             shown.push(part);
             make_folder(&folder, Path::new(part)).map_err(|source| system(&shown, source))?;
-            folder = open_folder(&folder, *part).map_err(|source| system(&shown, source))?;
+            let inner = open_folder(&folder, *part).map_err(|source| system(&shown, source))?;
+            folders.push((std::mem::replace(&mut folder, inner), (*part).to_owned()));
         }
-        Ok((folder, shown))
+        Ok((folder, folders, shown))
     }
 }
 
@@ -224,6 +246,12 @@ impl Drop for TakenName {
         if ours {
             // Nothing to be done about a failure: the next host takes the stale socket over.
             rustix::fs::unlinkat(&self.folder, &self.file, AtFlags::empty()).ok();
+        }
+        // While it is locked: whoever waits for it finds another file under the name, and starts again.
+        rustix::fs::unlinkat(&self.folder, &self.lock_file, AtFlags::empty()).ok();
+        for (outer, part) in self.folders.iter().rev() {
+            // Fails where something else is in it.
+            rustix::fs::unlinkat(outer, part, AtFlags::REMOVEDIR).ok();
         }
     }
 }
@@ -295,18 +323,29 @@ fn through(folder: &OwnedFd, file: &str) -> Result<SocketAddrUnix, Errno> {
 /// can, even for reading only, can hold the lock and so keep the name from its host.
 fn lock(folder: &OwnedFd, file: &str) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let lock = rustix::fs::openat(folder, file, flags, Mode::from_raw_mode(0o600))?;
     for _ in 0..LOCK_TRIES {
+        let lock = rustix::fs::openat(folder, file, flags, Mode::from_raw_mode(0o600))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(lock)),
+            // Its last holder may have taken the file away meanwhile: then it locks nothing.
+            Ok(()) if is_still(folder, file, &lock) => return Ok(Some(lock)),
             // A listing looks at locks by taking them for a moment.
             Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
-            Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::INTR) => {}
             Err(other) => return Err(other),
         }
     }
     Ok(None)
 }
+
+/// Whether an open file is the one under a name.
+fn is_still(folder: &OwnedFd, file: &str, open: &OwnedFd) -> bool {
+    let named = rustix::fs::statat(folder, file, AtFlags::SYMLINK_NOFOLLOW);
+    let ours = rustix::fs::fstat(open);
+    matches!((named, ours), (Ok(named), Ok(ours)) if named.st_ino == ours.st_ino)
+}
+
+/// The folder of a name, the folders above it with their parts, and the path for people.
+type NameFolder = (OwnedFd, Vec<(OwnedFd, String)>, PathBuf);
 
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
