@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::Pid;
 
 use crate::fanotify::{Operation as Kind, Permission, Response};
+use crate::names::NameSlot;
 use crate::operation::{Operation, Verdict};
 use crate::policy::{Action, Cause, Policies};
 
@@ -54,6 +55,7 @@ pub(crate) struct Decision {
     pub(crate) kind: Kind,
     pub(crate) pid: Option<Pid>,
     pub(crate) file: Arc<OwnedFd>,
+    pub(crate) name: NameSlot,
     pub(crate) action: Action,
     /// What monitor mode did not do.
     pub(crate) would_be: Option<Action>,
@@ -149,6 +151,7 @@ impl Decider {
             kind: operation.kind,
             pid: operation.pid,
             file: operation.file,
+            name: operation.name,
             action: done,
             would_be: spared.then_some(action),
             cause,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,8 @@ use serde::Serialize;
 
 use crate::decision::{Decider, Decision};
 use crate::fanotify::Operation as Kind;
-use crate::operation::{path_of, process_name};
+use crate::names::name_of;
+use crate::operation::path_of;
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
@@ -94,6 +96,7 @@ pub struct Decided {
 #[derive(Debug, Default)]
 pub struct Events {
     state: Mutex<State>,
+    heard: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +127,12 @@ impl Events {
             .values()
             .for_each(|listener| greet(&listener.port, &event));
         state.started = Some(event);
+    }
+
+    /// Whether anybody listens.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Tells all listeners.
@@ -210,11 +219,16 @@ impl PortHandler for EventsHandler {
             slow: false,
         };
         state.listeners.insert(id, listener);
+        self.0.heard.store(true, Ordering::Relaxed);
         Ok(id)
     }
 
     fn disconnect(&self, listener: u64, _: &Peer) {
-        self.0.lock().listeners.remove(&listener);
+        let mut state = self.0.lock();
+        state.listeners.remove(&listener);
+        self.0
+            .heard
+            .store(!state.listeners.is_empty(), Ordering::Relaxed);
     }
 }
 
@@ -240,7 +254,11 @@ fn describe(decision: &Decision) -> Decided {
         pid: decision
             .pid
             .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok()),
-        process: decision.pid.and_then(process_name),
+        process: decision
+            .name
+            .get()
+            .cloned()
+            .or_else(|| name_of(decision.pid?)),
         verdict: decision.action.name(),
         would_be: decision.would_be.map(crate::policy::Action::name),
         cause: decision.cause.name(),

@@ -9,6 +9,7 @@ use rustix::process::Pid;
 
 use crate::decision::Decider;
 use crate::fanotify::{Operation as Kind, Permission};
+use crate::names::{NameSlot, name_of};
 use crate::policy::{Action, Cause};
 use crate::stack::Stack;
 
@@ -21,6 +22,7 @@ pub struct Operation {
     pub(crate) started: Instant,
     pub(crate) deadline: Instant,
     pub(crate) file: Arc<OwnedFd>,
+    pub(crate) name: NameSlot,
 }
 
 /// What is decided, and why.
@@ -98,7 +100,7 @@ impl Operation {
     /// The name of the process that wants to, as it calls itself. Opens a file of `/proc`.
     #[must_use]
     pub fn process_name(&self) -> Option<String> {
-        process_name(self.pid?)
+        self.name.get().cloned().or_else(|| name_of(self.pid?))
     }
 }
 
@@ -229,9 +231,4 @@ impl Drop for Pended {
 
 pub(crate) fn path_of(file: BorrowedFd<'_>) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
-}
-
-pub(crate) fn process_name(pid: Pid) -> Option<String> {
-    let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok()?;
-    Some(name.trim_end().to_owned())
 }

@@ -10,7 +10,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,21 +22,11 @@ use rustix::process::{
 
 use crate::config::Config;
 use crate::fanotify::{Class, Event, EventBuffer, Group, GroupError, Response, Watch};
+use crate::guarded::Guarded;
 use crate::marks::{Target, TargetError};
 use crate::say::say;
-use crate::supervisor_os::{Child, fork, reap, take_signals};
+use crate::supervisor_os::{Child, fork, is_at_end, is_told_by_signal, reap, take_signals};
 use crate::worker;
-
-/// One guarded directory with what guards it. The group is shared by the directories of one filesystem.
-#[derive(Debug)]
-pub struct Guarded {
-    /// The directory.
-    pub target: Target,
-    /// Who is asked about its files.
-    pub group: Arc<Group>,
-    /// Tells of new directories.
-    pub watch: Watch,
-}
 
 /// Why a host cannot start. Nothing is guarded then.
 #[derive(Debug, thiserror::Error)]
@@ -255,21 +245,6 @@ impl Supervisor<'_> {
     }
 }
 
-/// Whether a signal that means the end has come; others are taken and forgotten.
-pub(crate) fn is_told_by_signal(signals: &OwnedFd) -> bool {
-    // struct signalfd_siginfo begins with the signal's number and has 128 bytes.
-    let mut info = [0u8; 128];
-    while rustix::io::read(signals, &mut info) == Ok(info.len()) {
-        let number = info
-            .first_chunk()
-            .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-        if number == libc::SIGTERM || number == libc::SIGINT {
-            return true;
-        }
-    }
-    false
-}
-
 /// Tells the worker to end; kills it if it does not.
 fn stop(worker: Running) {
     // Fails only where the worker has ended already.
@@ -286,12 +261,6 @@ fn stop(worker: Running) {
         pidfd_send_signal(&worker.child.pidfd, Signal::KILL).ok();
     }
     reap(worker.child.pid);
-}
-
-/// Whether a readable input is at its end. What was written to it is taken and means nothing.
-pub(crate) fn is_at_end(input: impl AsFd) -> bool {
-    let mut bytes = [0u8; 64];
-    matches!(rustix::io::read(input, &mut bytes), Ok(0) | Err(_))
 }
 
 /// Raises the limit of open files to what is allowed, and checks that it will do.

@@ -321,3 +321,24 @@ pub(crate) fn close(number: RawFd) {
     // values are not dropped in this process, which ends by exit.
     unsafe { libc::close(number) };
 }
+
+/// Whether a signal that means the end has come; others are taken and forgotten.
+pub(crate) fn is_told_by_signal(signals: &OwnedFd) -> bool {
+    // struct signalfd_siginfo begins with the signal's number and has 128 bytes.
+    let mut info = [0u8; 128];
+    while rustix::io::read(signals, &mut info) == Ok(info.len()) {
+        let number = info
+            .first_chunk()
+            .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+        if number == libc::SIGTERM || number == libc::SIGINT {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a readable input is at its end. What was written to it is taken and means nothing.
+pub(crate) fn is_at_end(input: impl AsFd) -> bool {
+    let mut bytes = [0u8; 64];
+    matches!(rustix::io::read(input, &mut bytes), Ok(0) | Err(_))
+}

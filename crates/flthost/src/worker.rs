@@ -20,13 +20,15 @@ use crate::events::{Event, Events, EventsHandler, Guard, Started};
 use crate::exempt::Exempt;
 use crate::fanotify;
 use crate::filters::{Ask, Exclude, Trace};
+use crate::guarded::Guarded;
 use crate::marks::{MarkedTree, TargetKind, TreeError, follow, mark_tree};
+use crate::names::{NameSlot, Names};
 use crate::operation::{Operation, Pended, Verdict};
 use crate::policy::Cause;
 use crate::say::say;
 use crate::scanner::{Scanner, scanner_uid};
 use crate::stack::Stack;
-use crate::supervisor::{Guarded, is_at_end, is_told_by_signal};
+use crate::supervisor_os::{is_at_end, is_told_by_signal};
 
 /// What a worker begins with.
 pub(crate) struct Start<'a> {
@@ -63,6 +65,8 @@ struct Host {
     exempt: Arc<Exempt>,
     next_id: AtomicU64,
     room: usize,
+    events: Arc<Events>,
+    names: Names,
 }
 
 /// Runs the worker; gives its exit code.
@@ -127,6 +131,8 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         exempt: Arc::clone(&exempt),
         next_id: AtomicU64::new(1),
         room,
+        events: Arc::clone(&events),
+        names: Names::start().map_err(|error| format!("cannot start a thread: {error}"))?,
     });
     let logged = (Arc::clone(&events), Arc::clone(&decider));
     spawn("log", move || logged.0.log(&logged.1))?;
@@ -134,7 +140,7 @@ fn serve(start: Start<'_>) -> Result<(), String> {
     ask.expect_service(config.scanner.is_some());
     start_readers(&host, start.guarded)?;
 
-    let names = Names(&control);
+    let names = PortNames(&control);
     let scan = listen(config, &control, "scan", 16, ask.handler())?;
     let _events = listen(
         config,
@@ -198,9 +204,9 @@ fn serve(start: Start<'_>) -> Result<(), String> {
 }
 
 /// The names of this host's ports, which are given back when it ends, also where it ends before it guards.
-struct Names<'a>(&'a Control);
+struct PortNames<'a>(&'a Control);
 
-impl Drop for Names<'_> {
+impl Drop for PortNames<'_> {
     fn drop(&mut self) {
         let ports = self.0.ports.lock().unwrap_or_else(PoisonError::into_inner);
         ports.iter().for_each(|(_, port)| port.close());
@@ -417,7 +423,9 @@ impl Host {
             started,
             deadline: started + self.decider.policies().deadline,
             file: Arc::clone(permission.shared_file()),
+            name: NameSlot::default(),
         };
+        let name = Arc::clone(&operation.name);
         let pended = Pended::new(
             operation,
             permission,
@@ -428,6 +436,10 @@ impl Host {
             return pended.complete_by_policy(Cause::Overload, "too many operations are pending");
         }
         self.stack.run(pended, Verdict::allow(Cause::Filter));
+        // After the question has gone out, and only for somebody who listens.
+        if let Some(pid) = pid.filter(|_| self.events.is_heard()) {
+            self.names.look_up(pid, &name);
+        }
     }
 }
 
