@@ -220,7 +220,7 @@ fn opens(scratch: &Scratch, openers: usize, time: Duration) -> Result<Sample> {
     let threads: Vec<_> = (0..openers)
         .map(|opener| {
             let file = scratch.file(opener);
-            std::thread::spawn(move || timed(time, || Ok(drop(File::open(&file)?))))
+            std::thread::spawn(move || timed(time, || Ok(File::open(&file).map(drop)?)))
         })
         .collect();
     let mut nanos = Vec::new();

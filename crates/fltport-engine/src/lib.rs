@@ -37,7 +37,7 @@ pub mod server;
 pub mod sim;
 pub mod status;
 #[cfg(test)]
-mod stories;
+mod tests;
 pub mod time;
 pub mod wire;
 
