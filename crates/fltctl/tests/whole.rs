@@ -89,6 +89,36 @@ fn twenty_thousand_files_are_guarded_and_the_deaths_of_scanner_and_worker_leave_
     assert!(stage.grep_all().is_empty(), "nothing is guarded any more");
 }
 
+#[test]
+fn rules_that_do_not_compile_are_shown_with_their_place_and_nothing_is_guarded() {
+    if let Some(why) = cannot_run() {
+        println!("skipped: {why}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("bad.yar");
+    std::fs::write(
+        &rules,
+        "rule fine { condition: true }\nrule bad {\n  condition: nonsense\n}\n",
+    )
+    .unwrap();
+    let mut guard = limited(env!("CARGO_BIN_EXE_fltctl"));
+    guard
+        .arg("guard")
+        .arg(folder.path())
+        .arg("--rules")
+        .arg(&rules);
+    guard
+        .arg("--port-directory")
+        .arg(folder.path().join("ports"));
+    let output = guard.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("bad.yar:3:14: "), "{said}");
+    assert!(said.contains("the scanner cannot start"), "{said}");
+    assert!(output.stdout.is_empty());
+}
+
 /// A folder of files, some of which match the rule.
 struct Stage {
     folder: tempfile::TempDir,

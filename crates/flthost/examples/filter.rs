@@ -1,9 +1,7 @@
 //! A filter of one's own: below the directories named as arguments, nothing is executed. Needs root.
 
-use std::sync::Arc;
-
-use flthost::config::Config;
-use flthost::{Altitude, Cause, Filter, Operation, OperationKind, Pre, Verdict, supervisor};
+use flthost::{Altitude, Cause, Filter, Operation, OperationKind, Pre, Verdict};
+use flthost::{config::Config, supervisor};
 
 struct NoExec;
 
@@ -12,15 +10,11 @@ impl Filter for NoExec {
     fn name(&self) -> &str { "noexec" }
     fn altitude(&self) -> Altitude { Altitude(385_000) }
     fn pre_operation(&self, operation: &Operation) -> Pre {
-        match operation.kind() {
-            OperationKind::Exec => Pre::Complete(Verdict::deny(Cause::Filter, "nothing runs here")),
-            _ => Pre::Pass,
-        }
+        if operation.kind() != OperationKind::Exec { return Pre::Pass }
+        Pre::Complete(Verdict::deny(Cause::Filter, "nothing runs here"))
     }
 }
 
 fn main() -> Result<(), supervisor::StartError> {
-    let mut config = Config::guarding(std::env::args_os().skip(1));
-    config.filters.push(Arc::new(NoExec));
-    supervisor::run(&config)
+    supervisor::run(&Config::guarding(std::env::args_os().skip(1)).filter(NoExec))
 }

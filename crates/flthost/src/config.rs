@@ -52,6 +52,13 @@ impl Config {
         }
     }
 
+    /// With one filter more.
+    #[must_use]
+    pub fn filter(mut self, filter: impl Filter) -> Self {
+        self.filters.push(Arc::new(filter));
+        self
+    }
+
     /// The name of one of this host's ports.
     #[must_use]
     pub fn port_name(&self, leaf: &str) -> String {

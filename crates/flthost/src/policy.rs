@@ -32,7 +32,7 @@ pub enum Cause {
     Timeout,
     /// No service is connected.
     NoService,
-    /// More operations are pending than the host has room for.
+    /// More operations are pending than the host has room for, or than the services, which do answer, get through.
     Overload,
     /// The file was with a service when that died, and again when it was tried alone.
     Poison,
@@ -62,15 +62,16 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// For a tool that has just been installed: what is nobody's fault does not lock anybody out. What a *file* can bring
-    /// about by itself (too large, slow to scan, deadly for the scanner) is denied, or a file could buy its permission.
+    /// For a tool that has just been installed: what is nobody's fault does not lock anybody out. What a *file* or its
+    /// opener can bring about (too large, slow to scan, deadly for the scanner, too much at once) is denied, or a file
+    /// could buy its permission.
     #[must_use]
     pub const fn lenient() -> Self {
         Self {
             deadline: Duration::from_secs(2),
             on_timeout: Action::Allow,
             on_no_service: Action::Allow,
-            on_overload: Action::Allow,
+            on_overload: Action::Deny,
             on_crash: Action::Allow,
             on_unscannable: Action::Deny,
             on_poison: Action::Deny,
@@ -223,9 +224,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_file_can_bring_about_by_itself_is_denied_by_every_preset() {
+    fn what_a_file_or_its_opener_can_bring_about_is_denied_by_every_preset() {
         for policies in [Policies::lenient(), Policies::strict()] {
             assert!(policies.on_unscannable.denies() && policies.on_poison.denies());
+            assert!(policies.on_overload.denies());
         }
     }
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ struct Shared {
     stop: Mutex<bool>,
     stopping: Condvar,
     pid: AtomicU32,
+    /// It ended by itself with an error that it has told: it cannot use what it was given.
+    gave_up: AtomicBool,
 }
 
 /// Starts within this time that count as failing again and again.
@@ -78,6 +80,7 @@ impl Scanner {
             stop: Mutex::new(false),
             stopping: Condvar::new(),
             pid: AtomicU32::new(0),
+            gave_up: AtomicBool::new(false),
         });
         shared.ask.expect_service(true);
         let keeper = Arc::clone(&shared);
@@ -94,6 +97,14 @@ impl Scanner {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.shared.pid.load(Ordering::Relaxed)
+    }
+}
+
+impl Scanner {
+    /// Whether a scanner has ended with an error of its own, such as rules that do not compile, and said so.
+    #[must_use]
+    pub fn gave_up(&self) -> bool {
+        self.shared.gave_up.load(Ordering::Relaxed)
     }
 }
 
@@ -203,6 +214,7 @@ impl Shared {
                 pid: Some(pid),
             });
             if code == 1 {
+                self.gave_up.store(true, Ordering::Relaxed);
                 // It has said why on standard error; starting it again at once would say it again.
                 self.pause(PAUSE);
             }
@@ -243,12 +255,27 @@ fn open_rules(path: Option<&Path>) -> io::Result<Vec<(String, OwnedFd)>> {
     files
         .into_iter()
         .map(|file| {
-            Ok((
-                file.display().to_string(),
-                std::fs::File::open(&file)?.into(),
-            ))
+            let open = open_regular(&file).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+            });
+            Ok((file.display().to_string(), open?))
         })
         .collect()
+}
+
+/// Opens a file without waiting: a pipe under this name would never open.
+fn open_regular(path: &Path) -> io::Result<OwnedFd> {
+    use rustix::fs::{FileType, Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+    if !kind.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    Ok(file)
 }
 
 /// Rules files that a directory may have: each is a descriptor of the scanner's.

@@ -23,7 +23,7 @@ use rustix::process::{
 use crate::config::Config;
 use crate::fanotify::{Class, Event, EventBuffer, Group, GroupError, Response, Watch};
 use crate::guarded::Guarded;
-use crate::marks::{Target, TargetError};
+use crate::marks::{Target, TargetError, follow};
 use crate::say::say;
 use crate::supervisor_os::{Child, fork, is_at_end, is_told_by_signal, reap, take_signals};
 use crate::worker;
@@ -56,6 +56,9 @@ const DESCRIPTORS_MIN: u64 = 4_096;
 
 /// The time in which restarts are counted; [`Config::restarts`] may be in it.
 const WINDOW: Duration = Duration::from_secs(10);
+
+/// How long the supervisor answers alone before it tries a worker again.
+const ALONE: Duration = Duration::from_secs(60);
 
 /// How long the worker may take to end when it is told to.
 const GRACE: Duration = Duration::from_secs(3);
@@ -111,8 +114,11 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         settled = Some(count);
         if !supervisor.may_restart() {
             say("the worker ends again and again; operations are decided by policy from now on");
-            supervisor.answer_alone();
-            return Ok(());
+            if supervisor.answer_alone() {
+                return Ok(());
+            }
+            say("trying a worker again");
+            supervisor.restarts.clear();
         }
     }
 }
@@ -201,11 +207,21 @@ impl Supervisor<'_> {
         self.restarts.len() <= self.config.restarts
     }
 
-    /// Answers every operation by policy until the host is told to end.
-    fn answer_alone(&self) {
+    /// Answers every operation by policy, and marks new directories, for a while: `false`, or until the host is told to
+    /// end: `true`.
+    fn answer_alone(&self) -> bool {
         let response = self.crash_response();
         let mut buffer = EventBuffer::with_capacity(64);
+        let until = Instant::now() + ALONE;
         loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let left = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
             let groups: Vec<_> = self.groups().cloned().collect();
             let mut fds: Vec<_> = groups
                 .iter()
@@ -216,14 +232,28 @@ impl Supervisor<'_> {
             if self.config.lifeline {
                 fds.push(PollFd::new(&input, PollFlags::IN));
             }
-            if poll(&mut fds, None).is_err() {
+            let watches = fds.len();
+            fds.extend(
+                self.guarded
+                    .iter()
+                    .map(|guarded| PollFd::new(&guarded.watch, PollFlags::IN)),
+            );
+            if poll(&mut fds, Some(&left)).is_err() {
                 continue;
             }
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(fds);
             let told = ready.get(groups.len()) == Some(&true) && is_told_by_signal(&self.signals);
-            if told || (ready.get(groups.len() + 1) == Some(&true) && is_at_end(input)) {
-                return;
+            let lifeline = self.config.lifeline && ready.get(groups.len() + 1) == Some(&true);
+            if told || (lifeline && is_at_end(input)) {
+                return true;
+            }
+            let news = ready.get(watches..).unwrap_or_default();
+            for (guarded, _) in self.guarded.iter().zip(news).filter(|(_, news)| **news) {
+                let followed = follow(&[&guarded.group], &guarded.watch, &guarded.target);
+                if let Err(error) = followed {
+                    say(format_args!("a directory is not guarded: {error}"));
+                }
             }
             for (group, _) in groups.iter().zip(&ready).filter(|(_, ready)| **ready) {
                 // Each permission is dropped, which answers with the default.

@@ -228,6 +228,12 @@ impl Plan<'_> {
         // Otherwise this child itself would keep the pipe open that tells it to give up.
         // SAFETY: a descriptor of this process's own copy of the table; nothing else uses it here.
         unsafe { libc::close(self.parent_end) };
+        // Away from the terminal of whoever started the host: a program on it could type into its owner's shell.
+        // SAFETY: no arguments; fails only for the leader of a process group, which a forked process is not.
+        if unsafe { libc::setsid() } < 0 {
+            return None;
+        }
+        close_all_at_exec();
         let (go, program) = (self.park(self.go), self.park(self.program));
         // First above all targets, then down: no move overwrites what a later one needs.
         let mut parked: [RawFd; 60] = [-1; 60];
@@ -293,6 +299,29 @@ impl Plan<'_> {
         unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, PARKED) }
     }
 }
+
+/// Marks every descriptor from 3 on to be closed at exec, whoever left it open: the program gets what is handed to it.
+fn close_all_at_exec() {
+    // SAFETY: plain numbers.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if done == 0 {
+        return;
+    }
+    // Linux before 5.11. The supervisor has seen to it that no number is higher.
+    for number in 3..OLD_KERNEL_DESCRIPTORS {
+        // SAFETY: plain numbers; a number that is not open is refused.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+const OLD_KERNEL_DESCRIPTORS: RawFd = 65_536;
 
 /// The thread's errno. Allocates nothing.
 fn last_errno() -> i32 {

@@ -55,7 +55,7 @@ const BATCH: usize = 64;
 const RESERVED: usize = RING + 1_024;
 
 /// How long the first start waits for the scanner before it guards without one.
-const SCANNER_WAIT: Duration = Duration::from_secs(5);
+const SCANNER_WAIT: Duration = Duration::from_secs(30);
 
 /// What the reading threads share.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ fn serve(start: Start<'_>) -> Result<(), String> {
     });
 
     let descriptors = usize::try_from(start.descriptors).unwrap_or(usize::MAX);
-    let room = descriptors.saturating_sub(RESERVED);
+    let room = descriptors.saturating_sub(RESERVED + BATCH * start.guarded.len());
     let host = Arc::new(Host {
         decider: Arc::clone(&decider),
         stack,
@@ -163,8 +163,8 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         )?),
         None => None,
     };
-    if scanner.is_some() && start.settled.is_none() {
-        wait_for_service(&ask);
+    if let Some(scanner) = scanner.as_ref().filter(|_| start.settled.is_none()) {
+        wait_for_service(&ask, scanner)?;
     }
     let guards = mark(start.guarded, start.settled.is_none())?;
     *control
@@ -276,14 +276,20 @@ fn start_scanner(
     .map_err(|error| format!("cannot start the scanner: {error}"))
 }
 
-fn wait_for_service(ask: &Ask) {
+/// Waits until the first scanner is connected. One that cannot use its rules ends the start; one that is only slow, or
+/// cannot be run at all, does not.
+fn wait_for_service(ask: &Ask, scanner: &Scanner) -> Result<(), String> {
     let end = Instant::now() + SCANNER_WAIT;
     while ask.load().0 == 0 && ask.expects_service() && Instant::now() < end {
+        if scanner.gave_up() {
+            return Err("the scanner cannot start; it says why above".to_owned());
+        }
         thread::sleep(Duration::from_millis(2));
     }
     if ask.load().0 == 0 {
         say("the scanner is not ready yet; guarding by policy until it is");
     }
+    Ok(())
 }
 
 /// Marks what is guarded. A restarted worker finds the marks of the first: what fails then is said, and guarding goes on.
@@ -331,8 +337,23 @@ fn keep_following(guarded: &Guarded) {
             Err(error @ TreeError::Watch(_)) => {
                 fail(format_args!("new directories are no longer seen: {error}"));
             }
-            Err(error) => say(format_args!("a directory is not guarded: {error}")),
+            Err(error) => {
+                say(format_args!("a directory is not guarded: {error}"));
+                mark_again(guarded);
+            }
         }
+    }
+}
+
+/// What was to be marked is known only by looking: marks the whole tree, until that succeeds, ever more rarely.
+fn mark_again(guarded: &Guarded) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        thread::sleep(pause);
+        if mark_tree(&[&guarded.group], &guarded.watch, &guarded.target).is_ok() {
+            return say("all directories are guarded again");
+        }
+        pause = (pause * 2).min(Duration::from_secs(60));
     }
 }
 

@@ -200,6 +200,11 @@ impl Core {
         self.lock().outbox.is_blocked()
     }
 
+    /// Gives up what the client has not taken.
+    pub(crate) fn close_link_now(&self) {
+        self.lock().outbox.close_now();
+    }
+
     /// The filter closes its end.
     pub(crate) fn close(self: &Arc<Self>) {
         let severed = self.enter(|engine| {

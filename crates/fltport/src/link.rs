@@ -79,6 +79,8 @@ pub(crate) struct Outbox {
     /// `None` once it is closed: an ended connection keeps no descriptor, however long its filter remembers it.
     link: Option<Box<dyn HostLink>>,
     waiting: VecDeque<Waiting>,
+    /// To be closed once nothing waits.
+    closing: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Outbox {
         Self {
             link: Some(link),
             waiting: VecDeque::new(),
+            closing: false,
         }
     }
 
@@ -103,7 +106,7 @@ impl Outbox {
         payload: Vec<u8>,
         attachment: Option<Arc<Attachment>>,
     ) -> bool {
-        if self.link.is_none() {
+        if self.link.is_none() || self.closing {
             return true;
         }
         let payload = Arc::new(payload);
@@ -148,10 +151,13 @@ impl Outbox {
                 }
                 // Also one that closed only its reading half. What it sent is still read, then the connection ends.
                 Sent::Down => {
-                    self.close();
+                    self.close_now();
                     return true;
                 }
             }
+        }
+        if self.closing {
+            self.close_now();
         }
         true
     }
@@ -161,7 +167,14 @@ impl Outbox {
         !self.waiting.is_empty()
     }
 
+    /// Closes the link once what waits is sent: it was promised. Nothing more is taken.
     pub(crate) fn close(&mut self) {
+        self.closing = true;
+        self.flush();
+    }
+
+    /// Closes the link whatever waits.
+    pub(crate) fn close_now(&mut self) {
         self.waiting.clear();
         if let Some(mut link) = self.link.take() {
             link.close();

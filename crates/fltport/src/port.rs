@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use fltport_engine::server::{Access, Credentials, Port};
 use fltport_engine::{NtStatus, PortName, limits};
@@ -136,6 +137,9 @@ struct Live {
     cores: BTreeMap<u64, Arc<Core>>,
     severed: BTreeMap<u32, Vec<Weak<Core>>>,
 }
+
+/// How long a port that shuts down waits for clients to take what they were sent.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Threads that connect and disconnect callbacks of one port may occupy.
 const LIFECYCLE_THREADS: usize = 32;
@@ -380,6 +384,12 @@ impl<H: PortHandler> Shared for State<H> {
         }
         drop(live);
         self.timer.stop();
+        // What was delivered is with the client once it reads; one that does not read is not waited for.
+        let end = Instant::now() + LAST_WORDS;
+        while wait && Instant::now() < end && cores.iter().any(|core| core.is_blocked()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        cores.iter().for_each(|core| core.close_link_now());
     }
 
     fn connections(&self) -> (Vec<Arc<Core>>, u32) {
@@ -433,6 +443,7 @@ impl<H: PortHandler> Owner for Arc<State<H>> {
         drop(live);
         if let Some(oldest) = oldest {
             oldest.handle_peer_closed();
+            oldest.close_link_now();
         }
     }
 

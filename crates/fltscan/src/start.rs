@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use fltport::{Client, Connector};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
 use fltscan::{RuleProblem, RuleSource, Rules, Service};
 
 use crate::args::{Door, RulesFrom, Serve};
@@ -46,6 +48,9 @@ pub(crate) fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
         rules,
         settings,
     } = serve;
+    // No dump of a scanner that a file has killed: while one is written the host would wait for it. And no other process
+    // of the same user may look into this one.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot turn core dumps off")?;
     let connect = opener(door)?;
     let rules = Rules::compile(sources(rules)?)?;
     let summary = Service::new(&rules, settings).run(connect)?;

@@ -26,9 +26,6 @@ pub(super) fn run(request: &Guard) -> anyhow::Result<Outcome> {
         privilege::ensure_may_guard()?;
     }
     programs.ensure_host_exists()?;
-    if let Some(rules) = &request.host.rules {
-        programs.check_rules(rules)?;
-    }
     let signals = Signals::catch()?;
     let screen = Arc::new(Screen::new(request.view));
     let result = guard(request, &signals, &screen);

@@ -75,10 +75,6 @@ fn the_daemons_are_those_beside_this_program() {
         panic!("not a demo")
     };
     assert_eq!(demo.host.programs.host, Path::new("/opt/fltport/flthostd"));
-    assert_eq!(
-        demo.host.programs.scanner,
-        Path::new("/opt/fltport/fltscand")
-    );
     assert_eq!(demo.host.instance, "demo-12");
 }
 

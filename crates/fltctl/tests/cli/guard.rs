@@ -1,7 +1,6 @@
 //! `fltctl guard`, whose host is played by a script.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -173,27 +172,6 @@ fn a_host_that_does_not_end_is_killed() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("killed, because it did not end"), "{said}");
     assert!(start.elapsed() < Duration::from_secs(10));
-}
-
-#[test]
-fn rules_are_checked_before_anything_is_started() {
-    let stage = Stage::new(&["listener", STARTED]);
-    let scanner = stage.path("bin/fltscand");
-    fs::write(
-        &scanner,
-        "#!/bin/sh\necho \"$3:3:7: expected a condition\" >&2\nexit 1\n",
-    )
-    .unwrap();
-    fs::set_permissions(&scanner, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(stage.path("my.yar"), "rule x {").unwrap();
-    let (code, _, said) = run(stage.guard().arg("--rules").arg(stage.path("my.yar")));
-    assert_eq!(code, Some(2), "{said}");
-    assert!(
-        said.contains("my.yar:3:7: expected a condition\n"),
-        "{said}"
-    );
-    assert!(said.contains("mend the lines above"), "{said}");
-    assert!(!stage.path("script.args").exists(), "the host was started");
 }
 
 #[test]

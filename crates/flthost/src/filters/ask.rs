@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fltport::protocol::file::{self, Answer, FileProtocol};
 use fltport::protocol::{AskError, TypedPort};
 use fltport::{ClientPort, NtStatus, Peer, PortHandler, SendError, Timeout};
+
+use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::fanotify::Operation as Kind;
 use crate::filter::{Altitude, Filter, Pre};
@@ -52,6 +54,10 @@ struct State {
     in_flight: usize,
     /// A service is on its way: questions wait for it.
     expected: bool,
+    /// When a service answered last: while some do, a question that none took fell to the load.
+    answered: Option<Instant>,
+    /// When a service died last with a file: while that is recent, its absence is the files' doing.
+    killed: Option<Instant>,
     /// Some thread hands questions out.
     pumping: bool,
     stopped: bool,
@@ -211,9 +217,9 @@ impl Shared {
                 self.send(errand);
                 state = self.lock();
             } else if let Some(question) = state.next_forlorn() {
-                let stopped = state.stopped;
+                let situation = state.situation(Instant::now());
                 drop(state);
-                question.give_up(false, stopped);
+                question.give_up(situation);
                 state = self.lock();
             } else {
                 state.pumping = false;
@@ -262,6 +268,9 @@ impl Shared {
         match result {
             Err(AskError::Send(SendError::Disconnected { delivered })) => {
                 state.services.remove(&service);
+                if delivered {
+                    state.killed = Some(Instant::now());
+                }
                 if delivered && tried_alone {
                     drop(state);
                     question
@@ -275,8 +284,13 @@ impl Shared {
                 }
             }
             other => {
+                let now = Instant::now();
+                if other.is_ok() {
+                    state.answered = Some(now);
+                }
+                let situation = state.situation(now);
                 drop(state);
-                question.conclude(other);
+                question.conclude(other, situation);
             }
         }
         self.pump();
@@ -288,7 +302,7 @@ impl Shared {
         while !state.stopped {
             let now = Instant::now();
             let late = state.take_late(now);
-            let lonely = state.services.is_empty();
+            let situation = state.situation(now);
             if late.is_empty() {
                 state = match state.next_deadline() {
                     None => self
@@ -307,7 +321,7 @@ impl Shared {
             }
             drop(state);
             late.into_iter()
-                .for_each(|question| question.give_up(!lonely, false));
+                .for_each(|question| question.give_up(situation));
             state = self.lock();
         }
     }
@@ -376,6 +390,19 @@ impl State {
         late
     }
 
+    fn situation(&self, now: Instant) -> Situation {
+        let lately = |moment: Option<Instant>, span| {
+            moment.is_some_and(|moment| now.saturating_duration_since(moment) < span)
+        };
+        match self.services.is_empty() {
+            _ if self.stopped => Situation::Ending,
+            true if lately(self.killed, KILLED) => Situation::Killed,
+            true => Situation::Absent,
+            false if lately(self.answered, ANSWERING) => Situation::Busy,
+            false => Situation::Silent,
+        }
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         self.waiting
             .iter()
@@ -385,23 +412,39 @@ impl State {
     }
 }
 
+/// What the services are like at one moment, for a question that none has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Situation {
+    /// The host ends.
+    Ending,
+    /// None is connected.
+    Absent,
+    /// None is connected, and the last died of files.
+    Killed,
+    /// Some are connected, and none has answered anything lately.
+    Silent,
+    /// Some are connected and answer, but not everything.
+    Busy,
+}
+
 impl Question {
-    /// Decides by policy a question that no service has. `served`: whether there was any service; `ending`: whether the
-    /// host is about to end, which is no file's fault.
-    fn give_up(self, served: bool, ending: bool) {
-        let (cause, reason) = match (self.suspect, served) {
-            _ if ending => (Cause::NoService, "the host is about to end"),
+    /// Decides by policy a question that no service has.
+    fn give_up(self, situation: Situation) {
+        let (cause, reason) = match (self.suspect, situation) {
+            (_, Situation::Ending) => (Cause::NoService, "the host ends"),
             (true, _) => (
                 Cause::Poison,
                 "a service died with this file, and it could not be tried again in time",
             ),
-            (false, true) => (Cause::Timeout, "the services were busy"),
-            (false, false) => (Cause::NoService, ""),
+            (false, Situation::Absent) => (Cause::NoService, ""),
+            (false, Situation::Killed) => (Cause::Poison, "the services have died of files"),
+            (false, Situation::Silent) => (Cause::Timeout, "the services do not answer"),
+            (false, Situation::Busy) => (Cause::Overload, "the services were busy"),
         };
         self.pended.complete_by_policy(cause, reason);
     }
 
-    fn conclude(self, result: Result<Answer, AskError>) {
+    fn conclude(self, result: Result<Answer, AskError>, situation: Situation) {
         let (cause, reason) = match result {
             Ok(answer) => match answer.verdict() {
                 Some(file::Verdict::Allow) => {
@@ -419,6 +462,11 @@ impl Question {
                 let reason = "a service died with this file, and the next did not answer";
                 (Cause::Poison, reason.to_owned())
             }
+            Err(AskError::Send(SendError::TimedOut { delivered: false }))
+                if situation == Situation::Busy =>
+            {
+                (Cause::Overload, "the services were busy".to_owned())
+            }
             Err(AskError::Send(SendError::TimedOut { .. })) => (Cause::Timeout, String::new()),
             Err(AskError::Send(SendError::Refused(status))) => {
                 (Cause::Overload, status.to_string())
@@ -429,8 +477,18 @@ impl Question {
     }
 }
 
+/// How long after a service died of a file the absence of services is put down to files.
+const KILLED: Duration = Duration::from_secs(60);
+
+/// How long after an answer services count as answering.
+const ANSWERING: Duration = Duration::from_secs(5);
+
+/// Facts for the service. Whoever hands questions out must not wait for the filesystem of one of them, so attributes are
+/// taken as the kernel has them (`AT_STATX_DONT_SYNC`).
 fn describe(operation: &Operation) -> file::Question {
-    let stat = rustix::fs::fstat(operation.file.as_fd()).ok();
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let wanted = StatxFlags::BASIC_STATS;
+    let stat = rustix::fs::statx(operation.file.as_fd(), c"", flags, wanted).ok();
     let kind = match operation.kind() {
         Kind::Exec => file::Operation::Exec,
         _ => file::Operation::Open,
@@ -442,8 +500,10 @@ fn describe(operation: &Operation) -> file::Question {
             .pid()
             .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
             .unwrap_or(0),
-        device: stat.as_ref().map_or(0, |stat| stat.st_dev),
-        inode: stat.as_ref().map_or(0, |stat| stat.st_ino),
-        size: stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0)),
+        device: stat.as_ref().map_or(0, |stat| {
+            rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor)
+        }),
+        inode: stat.as_ref().map_or(0, |stat| stat.stx_ino),
+        size: stat.map_or(0, |stat| stat.stx_size),
     }
 }

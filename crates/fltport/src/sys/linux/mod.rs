@@ -9,7 +9,7 @@ mod socket_link;
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 
 pub use directory::PortEntry;
 pub(crate) use directory::{Directory, list};
@@ -22,10 +22,11 @@ pub(crate) use socket::Socket;
 pub(crate) type Attachment = OwnedFd;
 
 /// Whether an open file may travel: a regular file, opened for reading only. Anything else would let the receiver
-/// change what the sender decides about, or block on it.
+/// change what the sender decides about, or block on it. Never waits for the file's filesystem.
 pub(crate) fn check_attachment(file: &Attachment) -> bool {
-    let regular =
-        rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    let attributes = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let regular = rustix::fs::statx(file, c"", attributes, StatxFlags::TYPE)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()).is_file());
     let flags = rustix::fs::fcntl_getfl(file);
     regular
         && flags.is_ok_and(|flags| {
