@@ -303,11 +303,10 @@ fn a_service_with_a_second_thread_answers_its_own_question() {
 #[test]
 fn the_hosts_own_scanner_is_not_asked_about() {
     let Some(place) = Place::new() else { return };
-    let built = std::path::Path::new(env!("CARGO_BIN_EXE_flthostd")).with_file_name("fltscand");
-    if !built.exists() {
+    let Some(built) = common::host::scanner() else {
         println!("skipped: no fltscand beside flthostd");
         return;
-    }
+    };
     let (scanner, file) = (place.root.join("scanner"), place.file("file"));
     std::fs::copy(built, &scanner).unwrap();
     let ports = place.outside("ports");

@@ -6,7 +6,7 @@ mod common;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use common::{Ends, Handler, LONG, both_ways, each_way, until, watchdog};
+use common::{Ends, Handler, LONG, both_ways, both_ways_owned, each_way, until, watchdog};
 use fltport::{CallError, NtStatus, SendError, Timeout, WallTime};
 use rustix::event::{PollFd, PollFlags};
 
@@ -195,4 +195,26 @@ fn frames_of_every_length_go_both_ways_up_to_sixteen_mebibytes() {
             );
         },
     );
+}
+
+#[test]
+fn what_was_delivered_reaches_its_client_though_the_port_shuts_down() {
+    let _watchdog = watchdog("what_was_delivered_reaches_its_client_though_the_port_shuts_down");
+    let test = |Ends {
+                    port,
+                    filter,
+                    client,
+                    ..
+                }: Ends| {
+        let long = vec![7; 1 << 20]; // more than a socket holds
+        let got = std::thread::scope(|scope| {
+            let getter =
+                scope.spawn(|| client.next_message().map(|message| message.payload().len()));
+            filter.notify(&long, LONG).unwrap();
+            port.shutdown();
+            getter.join().unwrap()
+        });
+        assert_eq!(got, Ok(1 << 20));
+    };
+    both_ways_owned(test);
 }

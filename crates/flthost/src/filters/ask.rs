@@ -56,8 +56,8 @@ struct State {
     expected: bool,
     /// When a service answered last: while some do, a question that none took fell to the load.
     answered: Option<Instant>,
-    /// When a service died last with a file: while that is recent, its absence is the files' doing.
-    killed: Option<Instant>,
+    /// When services died with files, lately: where that goes on, their absence is the files' doing.
+    deaths: VecDeque<Instant>,
     /// Some thread hands questions out.
     pumping: bool,
     stopped: bool,
@@ -72,6 +72,7 @@ struct Service {
 #[derive(Debug)]
 struct Question {
     pended: Pended,
+    asked: Instant,
     deadline: Instant,
     /// It was with a service when that died.
     suspect: bool,
@@ -188,12 +189,16 @@ impl Shared {
     }
 
     fn offer(self: &Arc<Self>, pended: Pended) {
-        let Some(deadline) = pended.operation().map(Operation::deadline) else {
+        let times = pended
+            .operation()
+            .map(|operation| (operation.started, operation.deadline));
+        let Some((asked, deadline)) = times else {
             return;
         };
         let mut state = self.lock();
         state.waiting.push_back(Question {
             pended,
+            asked,
             deadline,
             suspect: false,
         });
@@ -217,7 +222,7 @@ impl Shared {
                 self.send(errand);
                 state = self.lock();
             } else if let Some(question) = state.next_forlorn() {
-                let situation = state.situation(Instant::now());
+                let situation = state.situation(&question);
                 drop(state);
                 question.give_up(situation);
                 state = self.lock();
@@ -269,7 +274,7 @@ impl Shared {
             Err(AskError::Send(SendError::Disconnected { delivered })) => {
                 state.services.remove(&service);
                 if delivered {
-                    state.killed = Some(Instant::now());
+                    state.count_death(Instant::now());
                 }
                 if delivered && tried_alone {
                     drop(state);
@@ -284,11 +289,10 @@ impl Shared {
                 }
             }
             other => {
-                let now = Instant::now();
                 if other.is_ok() {
-                    state.answered = Some(now);
+                    state.answered = Some(Instant::now());
                 }
-                let situation = state.situation(now);
+                let situation = state.situation(&question);
                 drop(state);
                 question.conclude(other, situation);
             }
@@ -302,7 +306,10 @@ impl Shared {
         while !state.stopped {
             let now = Instant::now();
             let late = state.take_late(now);
-            let situation = state.situation(now);
+            let late: Vec<_> = late
+                .into_iter()
+                .map(|question| (state.situation(&question), question))
+                .collect();
             if late.is_empty() {
                 state = match state.next_deadline() {
                     None => self
@@ -321,7 +328,7 @@ impl Shared {
             }
             drop(state);
             late.into_iter()
-                .for_each(|question| question.give_up(situation));
+                .for_each(|(situation, question)| question.give_up(situation));
             state = self.lock();
         }
     }
@@ -390,15 +397,25 @@ impl State {
         late
     }
 
-    fn situation(&self, now: Instant) -> Situation {
-        let lately = |moment: Option<Instant>, span| {
-            moment.is_some_and(|moment| now.saturating_duration_since(moment) < span)
-        };
+    fn count_death(&mut self, now: Instant) {
+        self.deaths.push_back(now);
+        while self.deaths.len() > DEATHS {
+            self.deaths.pop_front();
+        }
+    }
+
+    /// What the services are like for a question that is to be decided without them.
+    fn situation(&self, question: &Question) -> Situation {
+        let killed = self.deaths.len() >= DEATHS
+            && self
+                .deaths
+                .front()
+                .is_some_and(|first| first.elapsed() < KILLED);
         match self.services.is_empty() {
             _ if self.stopped => Situation::Ending,
-            true if lately(self.killed, KILLED) => Situation::Killed,
+            true if killed => Situation::Killed,
             true => Situation::Absent,
-            false if lately(self.answered, ANSWERING) => Situation::Busy,
+            false if self.answered > Some(question.asked) => Situation::Busy,
             false => Situation::Silent,
         }
     }
@@ -421,9 +438,9 @@ enum Situation {
     Absent,
     /// None is connected, and the last died of files.
     Killed,
-    /// Some are connected, and none has answered anything lately.
+    /// Some are connected, and none has answered anything since the question was asked.
     Silent,
-    /// Some are connected and answer, but not everything.
+    /// Some are connected, and have answered others meanwhile.
     Busy,
 }
 
@@ -477,11 +494,9 @@ impl Question {
     }
 }
 
-/// How long after a service died of a file the absence of services is put down to files.
+/// So many services that died with files, in so much time, make the absence of services the files' doing.
+const DEATHS: usize = 4;
 const KILLED: Duration = Duration::from_secs(60);
-
-/// How long after an answer services count as answering.
-const ANSWERING: Duration = Duration::from_secs(5);
 
 /// Facts for the service. Whoever hands questions out must not wait for the filesystem of one of them, so attributes are
 /// taken as the kernel has them (`AT_STATX_DONT_SYNC`).

@@ -326,3 +326,9 @@ pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// The real scanner, where it was built beside the host.
+pub(crate) fn scanner() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_BIN_EXE_flthostd")).with_file_name("fltscand");
+    built.is_file().then_some(built)
+}

@@ -282,6 +282,15 @@ pub(crate) fn each_way(
     build: impl Fn(Builder) -> Builder,
     test: impl Fn(&Ends),
 ) {
+    each_way_owned(handler, build, |ends| test(&ends));
+}
+
+/// As [`each_way`], for a test that takes the ends apart.
+fn each_way_owned(
+    handler: impl Fn() -> Handler,
+    build: impl Fn(Builder) -> Builder,
+    test: impl Fn(Ends),
+) {
     let host = Host::with(handler(), &build);
     let client = host.connect();
     let filter = host.log.next_port();
@@ -290,7 +299,7 @@ pub(crate) fn each_way(
         log,
         directory,
     } = host;
-    test(&Ends {
+    test(Ends {
         port,
         log,
         filter,
@@ -305,7 +314,7 @@ pub(crate) fn each_way(
         .unwrap();
     let client = port.connect_in_memory(b"").unwrap();
     let filter = log.next_port();
-    test(&Ends {
+    test(Ends {
         port,
         log,
         filter,
@@ -316,6 +325,11 @@ pub(crate) fn each_way(
 /// [`each_way`] with the ordinary callbacks.
 pub(crate) fn both_ways(test: impl Fn(&Ends)) {
     each_way(Handler::default, |builder| builder, test);
+}
+
+/// [`both_ways`] for a test that takes the ends apart.
+pub(crate) fn both_ways_owned(test: impl Fn(Ends)) {
+    each_way_owned(Handler::default, |builder| builder, test);
 }
 
 /// Open descriptors of this process.

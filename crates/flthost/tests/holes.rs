@@ -1,0 +1,134 @@
+//! Ways in which a file or its opener might buy a permission, and ways out of the scanner. Needs root.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use common::host::{Host, allow, command, kill, lives, opens, start_opener, try_open, until};
+use common::{Place, outcome, text};
+use fltport::protocol::control::Request;
+use rustix::process::Signal;
+
+#[test]
+fn a_crowd_that_keeps_the_service_busy_gets_nothing_through_behind_it() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let (slow, bad) = (place.file("slow"), place.file("bad"));
+    // The lenient policies: what a crowd brings about is denied even by them.
+    let host = Host::start(&place, &["--deadline-ms", "3000"]);
+    let events = host.listen();
+    let service = host.connect();
+    let first = start_opener(&slow);
+    let held = service.next_message().unwrap();
+    let behind = start_opener(&bad);
+    until("both are asked", || host.count("with_services") == 2);
+    allow(held); // the service answers, only not everything
+    outcome(first).unwrap();
+    outcome(behind).unwrap_err();
+    assert_eq!(events.decision("bad")["cause"], "overload");
+}
+
+#[test]
+fn files_that_kill_every_service_do_not_open_the_door_for_others() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let (deadly, other) = (place.file("deadly"), place.file("other"));
+    let host = Host::start(&place, &["--deadline-ms", "5000"]);
+    for _ in 0..2 {
+        let service = host.connect();
+        let opener = start_opener(&deadly);
+        let question = service.next_message().unwrap();
+        service.close();
+        drop(question);
+        let service = host.connect();
+        let question = service.next_message().unwrap(); // tried alone
+        service.close();
+        drop(question);
+        outcome(opener).unwrap_err();
+    }
+    until("the services are gone", || host.count("with_services") == 0);
+    assert!(!opens(&other), "no service is left, and files are why");
+}
+
+#[test]
+fn the_scanner_has_no_terminal_and_only_what_it_was_given() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let Some(built) = common::host::scanner() else {
+        println!("skipped: fltscand is not built; `cargo test --workspace` builds it");
+        return;
+    };
+    let ports = place.outside("ports");
+    let mut command = command(&ports);
+    command.args(["--guard", text(&place.root), "--scanner", text(&built)]);
+    let host = Host::run(&mut command, ports);
+    let pid = scanner_pid(&host);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    // state, parent, group, session, terminal
+    assert_eq!(
+        fields[3],
+        pid.to_string(),
+        "the leader of a session of its own: {stat}"
+    );
+    assert_eq!(fields[4], "0", "no terminal: {stat}");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_once(':').unwrap().1.trim().to_owned()
+    };
+    for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(
+        (field("Groups"), field("NoNewPrivs")),
+        (String::new(), "1".to_owned())
+    );
+    assert!(fs::read(format!("/proc/{pid}/environ")).unwrap().is_empty());
+    let open: BTreeSet<u32> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .into_string()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        open,
+        BTreeSet::from([0, 1, 2, 3]),
+        "its socket and nothing else"
+    );
+    // Not dumpable: its files under /proc are root's, and no process of the same user can look into it.
+    let owner =
+        std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}/fd")).unwrap());
+    assert_eq!(owner, 0);
+    kill(pid, Signal::KILL);
+    until("the scanner dies", || !lives(pid));
+    assert!(
+        try_open(&place.file("after")).0.is_ok(),
+        "the next one answers"
+    );
+}
+
+fn scanner_pid(host: &Host) -> u32 {
+    let control = host.connect_to("control").unwrap();
+    let list: serde_json::Value =
+        serde_json::from_str(&Request::Connections.send(&control).unwrap()).unwrap();
+    let ours = |entry: &&serde_json::Value| entry["port"].as_str().unwrap().ends_with("scan");
+    let pid = list.as_array().unwrap().iter().find(ours).unwrap()["pid"].as_u64();
+    u32::try_from(pid.unwrap()).unwrap()
+}
