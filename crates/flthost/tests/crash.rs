@@ -277,10 +277,10 @@ fn a_killed_scanner_is_started_again_and_questions_wait_for_it() {
     let Some(place) = Place::lasting(60) else {
         return;
     };
-    let Some(built) = common::host::scanner() else {
+    if common::host::scanner().is_none() {
         println!("skipped: no fltscand beside flthostd");
         return;
-    };
+    }
     let file = place.file("file");
     let ports = place.outside("ports");
     let mut command = command(&ports);

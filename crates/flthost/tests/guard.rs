@@ -143,7 +143,9 @@ fn sixty_four_openers_at_a_time_are_all_answered() {
     println!("{seen:?}");
     assert_eq!(seen.all_failed(), 0, "{seen:?}");
     assert!(seen.opened() > 2_000);
-    assert_eq!(host.count("pending") + host.count("unanswered"), 0);
+    // An opener may go on before its answer is counted.
+    until("all are counted", || host.count("pending") == 0);
+    assert_eq!(host.count("unanswered"), 0);
 }
 
 #[test]
