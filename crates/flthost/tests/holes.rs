@@ -4,7 +4,6 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
 
 use common::host::{Host, allow, command, kill, lives, opens, start_opener, try_open, until};
 use common::{Place, outcome, text};
