@@ -26,9 +26,9 @@ pub enum Event {
     Started(Started),
     /// An operation was decided.
     Decision(Decided),
-    /// A service came, ended, or is being started.
+    /// The scanner is being started, or has ended.
     Service {
-        /// `starting`, `connected` or `died`.
+        /// `starting` or `died`.
         state: &'static str,
         /// Its process.
         pid: Option<u32>,

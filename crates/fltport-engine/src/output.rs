@@ -11,11 +11,6 @@ use crate::wire::MessageHeader;
 pub trait Body {
     /// Payload bytes.
     fn length(&self) -> u32;
-
-    /// Whether a descriptor travels with them.
-    fn has_attachment(&self) -> bool {
-        false
-    }
 }
 
 /// The name of one send of a connection, in the order of the calls.

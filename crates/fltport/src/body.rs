@@ -50,8 +50,4 @@ impl EngineBody for Body {
     fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
-
-    fn has_attachment(&self) -> bool {
-        self.attachment.is_some()
-    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use fltport_engine::server::{Access, Credentials, Port};
+use fltport_engine::server::{Access, Credentials, Filter, FilterState, Port};
 use fltport_engine::{NtStatus, PortName, limits};
 
 use crate::body::Caller;
@@ -115,8 +115,8 @@ pub(crate) trait Shared: Send + Sync + std::fmt::Debug {
     fn max_message(&self) -> u32;
     /// No more connections; says whether this call did it.
     fn close(&self) -> bool;
-    /// Ends all connections; waits for their last callback unless `wait` says no.
-    fn unregister(&self, wait: bool);
+    /// Ends all connections of a closed port; waits for their last callback.
+    fn unregister(&self);
     fn connections(&self) -> (Vec<Arc<Core>>, u32);
 }
 
@@ -134,6 +134,8 @@ struct State<H> {
 
 #[derive(Debug, Default)]
 struct Live {
+    /// The filter of this one port: says when the last connection is over.
+    filter: Filter,
     cores: BTreeMap<u64, Arc<Core>>,
     severed: BTreeMap<u32, Vec<Weak<Core>>>,
 }
@@ -215,7 +217,7 @@ impl ServerPort {
 impl Drop for ServerPort {
     fn drop(&mut self) {
         self.close();
-        self.shared.unregister(true);
+        self.shared.unregister();
         self.reactor.stop();
     }
 }
@@ -275,11 +277,15 @@ impl Builder {
         let taken = name
             .map(|name| sys::Directory::resolve(self.directory.as_deref()).take(&name, open_to_all))
             .transpose()?;
+        let mut live = Live::default();
+        live.filter
+            .handle_create()
+            .map_err(|_| ListenError::Argument("a filter that is being unregistered"))?;
         let shared: Arc<dyn Shared> = Arc::new(State {
             handler,
             port: Mutex::new(port),
             max_message: self.max_message,
-            live: Mutex::default(),
+            live: Mutex::new(live),
             ended: Condvar::new(),
             next_id: AtomicU64::new(1),
             lifecycle: Pool::new("fltport-connect".into(), LIFECYCLE_THREADS),
@@ -355,6 +361,10 @@ impl<H: PortHandler> Shared for State<H> {
         // Counted and known in one step: an unregister either ends this connection or comes first and refuses it.
         let mut live = self.live();
         self.port().handle_connect()?;
+        if let Err(status) = live.filter.handle_connect() {
+            self.port().handle_release();
+            return Err(status);
+        }
         live.cores.insert(id, Arc::clone(&core));
         drop(live);
         let connecting = Arc::clone(&core);
@@ -369,14 +379,22 @@ impl<H: PortHandler> Shared for State<H> {
     }
 
     fn close(&self) -> bool {
-        self.port().handle_close()
+        let closed = self.port().handle_close();
+        if closed {
+            self.live().filter.handle_port_closed();
+            self.ended.notify_all();
+        }
+        closed
     }
 
-    fn unregister(&self, wait: bool) {
-        let cores: Vec<_> = self.live().cores.values().cloned().collect();
+    fn unregister(&self) {
+        let mut live = self.live();
+        live.filter.handle_unregister();
+        let cores: Vec<_> = live.cores.values().cloned().collect();
+        drop(live);
         cores.iter().for_each(Core::unregister);
         let mut live = self.live();
-        while wait && !live.cores.is_empty() {
+        while live.filter.state() != FilterState::Unregistered {
             live = self
                 .ended
                 .wait(live)
@@ -386,7 +404,7 @@ impl<H: PortHandler> Shared for State<H> {
         self.timer.stop();
         // What was delivered is with the client once it reads; one that does not read is not waited for.
         let end = Instant::now() + LAST_WORDS;
-        while wait && Instant::now() < end && cores.iter().any(|core| core.is_blocked()) {
+        while Instant::now() < end && cores.iter().any(|core| core.is_blocked()) {
             std::thread::sleep(Duration::from_millis(1));
         }
         cores.iter().for_each(|core| core.close_link_now());
@@ -459,7 +477,9 @@ impl<H: PortHandler> Owner for Arc<State<H>> {
 impl<H: PortHandler> State<H> {
     fn ended(&self, core: &Core) {
         let mut live = self.live();
-        live.cores.remove(&core.id());
+        if live.cores.remove(&core.id()).is_some() {
+            live.filter.handle_connection_ended();
+        }
         live.severed.retain(|_, of_user| {
             of_user.retain(|other| other.upgrade().is_some_and(|other| other.id() != core.id()));
             !of_user.is_empty()
