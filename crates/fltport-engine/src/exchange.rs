@@ -11,15 +11,6 @@ use crate::limits;
 use crate::status::NtStatus;
 use crate::wire::MessageHeader;
 
-/// One of the two ends of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The filter's end.
-    Host,
-    /// The application's end.
-    Client,
-}
-
 /// What a posted get is at the moment.
 ///
 /// ```text
@@ -60,17 +51,6 @@ pub enum GetStep {
     Disconnect,
     /// The client has taken the outcome and may post again.
     Take,
-}
-
-impl GetStep {
-    /// Who may take this step. A step by the other side is a lie.
-    #[must_use]
-    pub const fn by(self) -> Side {
-        match self {
-            Self::Post | Self::Cancel | Self::Take => Side::Client,
-            Self::Assign | Self::Refuse | Self::Disconnect => Side::Host,
-        }
-    }
 }
 
 impl Get {
@@ -117,17 +97,6 @@ pub enum WaiterStep {
     Finish,
     /// The host gives up on behalf of the sender.
     Abandon,
-}
-
-impl WaiterStep {
-    /// Who may take this step.
-    #[must_use]
-    pub const fn by(self) -> Side {
-        match self {
-            Self::Claim | Self::Finish => Side::Client,
-            Self::Abandon => Side::Host,
-        }
-    }
 }
 
 impl Waiter {
