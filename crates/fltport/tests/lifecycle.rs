@@ -185,7 +185,7 @@ fn i14_p6_closing_from_disconnect_and_from_connect_is_harmless() {
     let dead = host.connector().connect(NAME, b"close").unwrap_err();
     assert_eq!(dead.hresult(), NtStatus::PORT_DISCONNECTED.to_hresult());
     until("it is over", || host.log.disconnects() == 1);
-    drop(host.connector().connect(NAME, b"send").unwrap());
+    drop(host.connect_when_free(b"send"));
     until("it is over", || host.log.disconnects() == 2);
     host.assert_well();
     until("it is over", || host.log.disconnects() == 3);
