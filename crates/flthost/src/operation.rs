@@ -91,7 +91,7 @@ impl Operation {
     }
 
     /// The file's path as this mount namespace shows it, for people: by the time it is read the file may have another,
-    /// and inside containers it may be somebody else's. Costs about 3 us.
+    /// and inside containers it may be somebody else's. Costs a system call.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
         path_of(self.file.as_fd())

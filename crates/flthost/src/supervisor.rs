@@ -179,6 +179,8 @@ impl Supervisor<'_> {
             let lifeline_cut = ready.get(2) == Some(&true) && is_at_end(input);
             if signalled || lifeline_cut {
                 stop(worker);
+                // What it had not answered is decided here; the last close of the groups would allow it.
+                self.settle();
                 return None;
             }
         }
