@@ -255,6 +255,12 @@ impl<B: Body, S> Connection<B, S> {
         self.end_peer();
     }
 
+    /// The client closes its handle and waits (`CloseHandle`): answers of running callbacks still go out, and the link is
+    /// closed when the disconnect callback has returned.
+    pub fn handle_client_closing(&mut self) {
+        self.handle_unregister();
+    }
+
     fn end_peer(&mut self) {
         match self.state {
             State::Connecting(_) => self.end_early(Early::PeerClosed),

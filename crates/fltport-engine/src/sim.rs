@@ -466,6 +466,7 @@ impl Pair {
             ToHost::Request {
                 request, capacity, ..
             } => self.host.handle_request(request, body, capacity),
+            ToHost::Close => self.host.handle_client_closing(),
             ToHost::Hello { .. } | ToHost::Chunk { .. } => {
                 return Err(Violation("not in this world"));
             }

@@ -123,6 +123,8 @@ kinds! {
     Reply = 4,
     /// Client: asks the filter's message callback.
     Request = 5,
+    /// Client: closes its end.
+    Close = 6,
     /// Host: the connection is made or refused.
     Connected = 16,
     /// Host: a get takes a message.
@@ -183,6 +185,8 @@ pub enum ToHost {
         /// Bytes of payload.
         length: u32,
     },
+    /// Closes the client's end; the host closes the transport once the disconnect callback has returned.
+    Close,
     /// The next part of the frame before.
     Chunk {
         /// Bytes in this part.
@@ -347,6 +351,7 @@ impl ToHost {
                 a: capacity,
                 ..FrameHeader::new(Kind::Request, length)
             },
+            Self::Close => FrameHeader::new(Kind::Close, 0),
             Self::Chunk { length } => FrameHeader::new(Kind::Chunk, length),
         }
     }
@@ -380,6 +385,7 @@ impl ToHost {
                 capacity: h.a,
                 length: h.length,
             },
+            Kind::Close => Self::Close,
             Kind::Chunk => Self::Chunk { length: h.length },
             _ => return Err(WireError::Kind(h.kind)),
         };

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fltport_engine::{NtStatus, PortName, limits};
 
-use crate::client_call::{Call, Ended};
+use crate::client_call::Ended;
 use crate::client_driver::Connection;
 use crate::error::{CallError, ConnectError};
 use crate::message::Message;
+use crate::posted::PostedGet;
 use crate::sys;
 
 /// A connection to a server port (the port handle of `FilterConnectCommunicationPort`).
@@ -31,7 +32,7 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Client {
     connection: Arc<Connection>,
-    polled: std::sync::Mutex<Option<(Arc<Call>, u64)>>,
+    polled: std::sync::Mutex<Option<PostedGet>>,
 }
 
 /// Where to look for a port, and whom to trust there.
@@ -129,10 +130,14 @@ impl Client {
     /// [`CallError::TooSmall`] if the message that came is longer; it is not lost and waits for a bigger get.
     #[doc(alias = "FilterGetMessage")]
     pub fn get(&self, size: u32) -> Result<Message, CallError> {
-        let (call, get) = self.connection.start_get(size);
-        let ended = self.connection.wait(&call, None);
-        self.connection.end_get(get);
-        self.message(ended)
+        self.post_get(size).wait()
+    }
+
+    /// Posts a get of `size` bytes, header of 16 bytes included, and returns at once. Any number may be posted; each takes
+    /// one message, the oldest that fits first.
+    #[doc(alias = "FilterGetMessage")]
+    pub fn post_get(&self, size: u32) -> PostedGet {
+        PostedGet::new(&self.connection, size)
     }
 
     /// The next message, if one comes within `wait`. Afterwards no get is left behind.
@@ -140,17 +145,11 @@ impl Client {
     /// # Errors
     /// [`CallError::TimedOut`] if none came, and those of [`Self::next_message`].
     pub fn next_message_within(&self, wait: Duration) -> Result<Message, CallError> {
-        let (call, get) = self.connection.start_get(self.whole_message());
-        let ended = self
-            .connection
-            .wait(&call, Instant::now().checked_add(wait));
-        let ended = if ended.is_some() {
-            self.connection.end_get(get);
-            ended
-        } else {
-            self.connection.give_up_get(&call, get)
-        };
-        self.message(ended)
+        let mut get = self.post_get(self.whole_message());
+        get.wait_within(wait).unwrap_or_else(|| match get.cancel() {
+            Err(CallError::Cancelled) => Err(CallError::TimedOut),
+            faster => faster,
+        })
     }
 
     /// A message that is there already. Leaves a get posted, so that the next message makes the descriptor of
@@ -163,15 +162,12 @@ impl Client {
             .polled
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (call, get) =
-            polled.get_or_insert_with(|| self.connection.start_get(self.whole_message()));
-        self.connection.pump();
-        let Some(ended) = call.take() else {
+        let get = polled.get_or_insert_with(|| self.post_get(self.whole_message()));
+        let Some(message) = get.wait_within(Duration::ZERO) else {
             return Ok(None);
         };
-        self.connection.end_get(*get);
         *polled = None;
-        self.message(Some(ended)).map(Some)
+        message.map(Some)
     }
 
     /// Sends a request to the filter's message callback and waits for its answer of at most `capacity` bytes. Blocks for
@@ -214,8 +210,42 @@ impl Client {
         self.connection.max_message()
     }
 
-    /// Closes the connection: calls of other threads end, the filter's disconnect callback runs. Dropping does the same.
+    /// Replies to a message by its number, for programs that keep messages apart from who answers them: see
+    /// [`Message::detach`]. Blocks as [`Message::reply`].
+    ///
+    /// # Errors
+    /// [`CallError::NoWaiter`] also for a number that was never given out, [`CallError::ReplyTooLong`],
+    /// [`CallError::Disconnected`].
+    ///
+    /// # References
+    /// `FilterReplyMessage`.
+    #[doc(alias = "FilterReplyMessage")]
+    pub fn reply_to(
+        &self,
+        message_id: u64,
+        status: NtStatus,
+        payload: &[u8],
+    ) -> Result<(), CallError> {
+        let call = self.connection.start_reply(message_id, status, payload);
+        self.connection
+            .wait(&call, None)
+            .map_or(Err(CallError::Disconnected), Ended::into_reply)
+    }
+
+    /// Closes the connection and blocks until the filter's disconnect callback has returned, as long as that may take.
+    /// Gets and replies of other threads end at once, requests when their callbacks return. Must not be called from a
+    /// callback of this very connection, which it would wait for. [`Self::hang_up`] does not wait.
+    ///
+    /// # References
+    /// `CloseHandle`.
+    #[doc(alias = "CloseHandle")]
     pub fn close(&self) {
+        self.connection.close_and_wait();
+    }
+
+    /// Ends the connection at once, as the death of this process would: every call of other threads ends now, and what the
+    /// filter does about it is not waited for. Dropping the client does the same.
+    pub fn hang_up(&self) {
         self.connection.close();
     }
 
@@ -226,11 +256,6 @@ impl Client {
 
     pub(crate) fn whole_message(&self) -> u32 {
         self.connection.max_message().saturating_add(limits::HEADER)
-    }
-
-    fn message(&self, ended: Option<Ended>) -> Result<Message, CallError> {
-        let delivered = ended.ok_or(CallError::TimedOut)?.into_message()?;
-        Ok(Message::new(Arc::clone(&self.connection), delivered))
     }
 }
 

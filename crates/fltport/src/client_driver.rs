@@ -47,6 +47,8 @@ struct Books {
     lent: BTreeSet<u64>,
     /// Messages whose get was given up before they came, and that no other get waited for; the next get takes them.
     ready: VecDeque<Delivered>,
+    /// Who waits for the host to close its end.
+    closers: Vec<Arc<Call>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,7 @@ impl Connection {
                 gets: BTreeMap::new(),
                 lent: BTreeSet::new(),
                 ready: VecDeque::new(),
+                closers: Vec::new(),
             };
             let reader = Reader {
                 buffer,
@@ -208,7 +211,6 @@ impl Connection {
     }
 
     /// Keeps a message whose receiver went away for another one.
-    #[cfg(feature = "tokio")]
     pub(crate) fn keep(&self, message: Delivered) {
         self.books().place(message);
     }
@@ -265,6 +267,11 @@ impl Connection {
         self.stop_reading();
     }
 
+    /// Nobody will ask whether this message is abandoned.
+    pub(crate) fn forget(&self, message_id: u64) {
+        self.books().open.remove(&message_id);
+    }
+
     /// Whether the sender of a message has given up, as far as is known.
     pub(crate) fn is_abandoned(&self, message_id: u64) -> bool {
         self.pump();
@@ -282,6 +289,28 @@ impl Connection {
         let mut books = self.books();
         books.engine.handle_closed();
         books.settle();
+        for call in books.closers.drain(..) {
+            call.finish(Ended::Done {
+                status: NtStatus::PORT_DISCONNECTED,
+                needed: 0,
+                bytes: Vec::new(),
+            });
+        }
+    }
+
+    /// Ends the connection and waits until the host has closed its end, which follows the disconnect callback.
+    pub(crate) fn close_and_wait(&self) {
+        let call = Arc::new(Call::default());
+        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut books = self.books();
+        if books.engine.state() == State::Disconnected {
+            return;
+        }
+        books.closers.push(Arc::clone(&call));
+        drop(books);
+        self.transmit(&ToHost::Close, &[]);
+        drop(sending);
+        self.wait(&call, None);
     }
 
     pub(crate) const fn max_message(&self) -> u32 {

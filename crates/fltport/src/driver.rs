@@ -173,6 +173,7 @@ impl Core {
                     };
                     engine.handle_request(request, body, capacity);
                 }
+                ToHost::Close => engine.handle_client_closing(),
                 ToHost::Hello { .. } => return Err(Violation("a second greeting")),
                 ToHost::Chunk { .. } => return Err(Violation("a part without a beginning")),
             }

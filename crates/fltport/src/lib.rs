@@ -45,6 +45,7 @@ mod message;
 mod peer;
 mod pool;
 mod port;
+mod posted;
 pub mod protocol;
 mod slot;
 mod sync;
@@ -62,6 +63,7 @@ pub use fltport_engine::wire::MessageHeader;
 pub use fltport_engine::{HResult, NameError, NtStatus, PortName, Timeout, WallTime, limits};
 pub use message::Message;
 pub use peer::Peer;
+pub use posted::PostedGet;
 pub use port::{Builder, PortHandler, Refusal, ServerPort};
 #[cfg(target_os = "linux")]
 pub use sys::PortEntry;

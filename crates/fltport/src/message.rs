@@ -113,6 +113,14 @@ impl Message {
             .map_or(Err(CallError::Disconnected), Ended::into_reply)
     }
 
+    /// Gives up the obligation to reply: whoever has the number answers with [`crate::Client::reply_to`], or nobody does
+    /// and the sender waits for its deadline. The header has the number, see [`Self::header`].
+    pub fn detach(mut self) -> u64 {
+        self.owes_reply = false;
+        self.connection.forget(self.header.message_id);
+        self.header.message_id
+    }
+
     /// Replies without waiting for the outcome.
     pub fn reply_and_forget(mut self, payload: &[u8]) {
         self.owes_reply = false;

@@ -13,7 +13,6 @@ use fltport_engine::NtStatus;
 use tokio::io::unix::AsyncFd;
 
 use crate::client_call::{Call, Ended};
-use crate::client_driver::Connection;
 use crate::error::CallError;
 use crate::message::Message;
 use crate::sys;
@@ -35,14 +34,6 @@ pub struct Client {
     readable: AsyncFd<sys::Polled>,
 }
 
-/// A get that is withdrawn when its future is dropped; a message that was faster is kept for the next get.
-struct Get<'a> {
-    connection: &'a Connection,
-    call: Arc<Call>,
-    get: u64,
-    over: bool,
-}
-
 impl Client {
     /// Makes a connected client asynchronous. Must be called within a tokio runtime.
     ///
@@ -58,17 +49,9 @@ impl Client {
     /// # Errors
     /// As [`crate::Client::next_message`].
     pub async fn next_message(&self) -> Result<Message, CallError> {
-        let connection = self.client.connection();
-        let (call, get) = connection.start_get(self.client.whole_message());
-        let mut waiting = Get {
-            connection,
-            call,
-            get,
-            over: false,
-        };
-        let ended = self.ended(&waiting.call).await;
-        waiting.over = true;
-        Ok(Message::new(Arc::clone(connection), ended.into_message()?))
+        let mut get = self.client.post_get(self.client.whole_message());
+        let ended = self.ended(get.call()).await;
+        get.end(Some(ended)).unwrap_or(Err(CallError::Disconnected))
     }
 
     /// Replies with `STATUS_SUCCESS`.
@@ -117,19 +100,6 @@ impl Client {
             if let Some(ended) = turn.await {
                 return ended;
             }
-        }
-    }
-}
-
-impl Drop for Get<'_> {
-    fn drop(&mut self) {
-        if self.over {
-            self.connection.end_get(self.get);
-            return;
-        }
-        let ended = self.connection.give_up_get(&self.call, self.get);
-        if let Some(Ended::Message(message)) = ended {
-            self.connection.keep(message);
         }
     }
 }

@@ -268,7 +268,7 @@ struct EndForAll(Arc<Client>);
 
 impl Drop for EndForAll {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.hang_up();
     }
 }
 
