@@ -1,0 +1,60 @@
+//! The backends that exist, and what each of them cannot express.
+
+mod agent;
+mod board;
+mod child;
+mod clients;
+mod lacks;
+mod real;
+mod recorder;
+mod sim;
+
+pub use agent::{serve, use_agent};
+
+use crate::backend::{Backend, Need};
+
+/// A backend by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The engine in a simulated world: virtual time, one step after the other.
+    Simulator,
+    /// Both ends in one process, packets through queues.
+    Memory,
+    /// Linux sockets, both ends in one process.
+    Linux,
+    /// Linux sockets, clients in processes of their own.
+    Processes,
+}
+
+impl Kind {
+    /// All of them, in the order of the table's columns.
+    pub const ALL: [Self; 4] = [Self::Simulator, Self::Memory, Self::Linux, Self::Processes];
+
+    /// The table's heading.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Simulator => "simulator",
+            Self::Memory => "in memory",
+            Self::Linux => "Linux, one process",
+            Self::Processes => "Linux, processes",
+        }
+    }
+
+    /// Why it cannot express something.
+    #[must_use]
+    pub fn lacks(self, need: Need) -> Option<&'static str> {
+        lacks::lacks(self, need)
+    }
+
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn make(self) -> std::io::Result<Box<dyn Backend>> {
+        Ok(match self {
+            Self::Simulator => Box::new(sim::Simulator::default()),
+            Self::Memory | Self::Linux | Self::Processes => Box::new(real::Real::new(self)?),
+        })
+    }
+}

@@ -1,0 +1,5 @@
+//! A. Create.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! B. Connect.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! C. Security.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! E. Get.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

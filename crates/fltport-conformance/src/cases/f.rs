@@ -1,0 +1,5 @@
+//! F. Reply.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

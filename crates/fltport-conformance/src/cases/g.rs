@@ -1,0 +1,5 @@
+//! G. Timeouts.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! I. Disconnect.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

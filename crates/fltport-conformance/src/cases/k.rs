@@ -1,0 +1,5 @@
+//! K. Requests of the client.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! M. Sizes and padding.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

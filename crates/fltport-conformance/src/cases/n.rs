@@ -1,0 +1,5 @@
+//! N. Concurrency and stress.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

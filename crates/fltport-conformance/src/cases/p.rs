@@ -1,0 +1,5 @@
+//! P. Misuse.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! X. Extensions of this implementation.
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];
