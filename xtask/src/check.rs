@@ -10,23 +10,30 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use crate::{house, readme};
+use crate::{deep, house, readme};
 
 /// Run all checks a change has to pass, cheapest first
 ///
 /// Formatting, house rules, dependencies (licences, bans, sources), the engine without an operating system, clippy and
 /// the documentation. Stops at the first failure. Tests are apart: cargo test --workspace
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Instead of these, the checks that take minutes: models in all or many orders of their threads, and Miri
+    ///
+    /// Loom and shuttle are built for it; Miri needs a nightly toolchain with the components miri and rust-src.
+    #[arg(long)]
+    deep: bool,
+}
 
-/// Runs every step.
+/// Runs every step of one kind.
 ///
 /// # Errors
 ///
 /// With the first step that failed and what to do about it.
-pub(crate) fn run(root: &Path, _: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
-    for Step { name, run } in &STEPS {
+    let steps: &[Step] = if args.deep { &deep::STEPS } else { &STEPS };
+    for Step { name, run } in steps {
         let step = Instant::now();
         println!("check: {name} ...");
         let result = run(root);
@@ -36,16 +43,16 @@ pub(crate) fn run(root: &Path, _: &Args) -> anyhow::Result<()> {
     }
     println!(
         "check: all {} steps ok, {:.1} s",
-        STEPS.len(),
+        steps.len(),
         start.elapsed().as_secs_f32()
     );
     Ok(())
 }
 
-struct Step {
-    name: &'static str,
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
     /// Its error says what to do.
-    run: fn(&Path) -> anyhow::Result<()>,
+    pub(crate) run: fn(&Path) -> anyhow::Result<()>,
 }
 
 static STEPS: [Step; 8] = [
@@ -184,7 +191,7 @@ fn documentation(root: &Path) -> anyhow::Result<()> {
 }
 
 /// The cargo that runs us.
-fn cargo(root: &Path) -> Command {
+pub(crate) fn cargo(root: &Path) -> Command {
     let mut command =
         Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(root);
@@ -192,7 +199,7 @@ fn cargo(root: &Path) -> Command {
 }
 
 /// Runs cargo with its output shown; if it fails, the error ends with `remedy`.
-fn run_to_end(cargo: &mut Command, remedy: &str) -> anyhow::Result<()> {
+pub(crate) fn run_to_end(cargo: &mut Command, remedy: &str) -> anyhow::Result<()> {
     let status = cargo.status().context("cannot start cargo")?;
     let arguments: Vec<_> = cargo
         .get_args()

@@ -11,8 +11,13 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod check;
+mod conformance;
+mod deep;
+mod fuzz;
 mod house;
+mod mutants;
 mod readme;
+mod soak;
 mod source;
 
 /// Checks and chores of this repository.
@@ -27,6 +32,10 @@ struct Cli {
 enum Command {
     Check(check::Args),
     Bench(bench::Args),
+    Conformance(conformance::Args),
+    Fuzz(fuzz::Args),
+    Mutants(mutants::Args),
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +43,10 @@ fn main() -> ExitCode {
     let result = workspace_root().and_then(|root| match cli.command {
         Command::Check(args) => check::run(&root, &args),
         Command::Bench(args) => bench::run(&root, &args),
+        Command::Conformance(args) => conformance::run(&root, &args),
+        Command::Fuzz(args) => fuzz::run(&root, &args),
+        Command::Mutants(args) => mutants::run(&root, &args),
+        Command::Soak(args) => soak::run(&root, &args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

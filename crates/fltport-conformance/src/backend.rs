@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use fltport::{HResult, NtStatus, Timeout};
+use fltport::{HResult, NtStatus, Timeout, WallTime};
 use serde::{Deserialize, Serialize};
 
 /// An operation that was started.
@@ -38,19 +38,37 @@ pub struct Who {
     pub user: Option<u32>,
 }
 
-/// Something that not every backend can express.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Need {
+/// Makes [`Need`] and the list of all, so that neither is ever without the other.
+macro_rules! needs {
+    ($($(#[$what:meta])* $name:ident,)*) => {
+        /// Something that not every backend can express.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Need {
+            $($(#[$what])* $name,)*
+        }
+
+        impl Need {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+needs! {
     /// Ports have names in a namespace that clients look them up in.
     Names,
     /// Access is checked when a client connects by name.
     Access,
+    /// Ports whose access nobody has said.
+    UnsaidAccess,
+    /// Names are checked where there are any.
+    NameSyntax,
+    /// A namespace whose folders are not made with the names in them.
+    FoldersApart,
     /// Clients that run as another user.
     Users,
     /// Clients in processes of their own, which can be killed.
     Processes,
-    /// One connection used by two processes at once.
-    SharedHandles,
     /// A process that was given a connected handle, by inheritance or in a message.
     PassedHandles,
     /// Several ports belong to one filter object, which is registered and unregistered.
@@ -69,14 +87,12 @@ pub enum Need {
     ThreadOwners,
     /// Security descriptors with access masks.
     AccessMasks,
-    /// The C header of the user-mode interface.
-    CHeader,
     /// Things that really happen at the same time.
     Parallel,
-    /// Time that passes by itself while nothing is done, measured by a system.
-    RealTime,
     /// A wall clock that the test may set.
     WallClock,
+    /// A host in a process of its own, which can be killed.
+    HostProcess,
     /// A transport that carries bytes, which a client may get wrong.
     Bytes,
     /// A client that does not read its transport.
@@ -85,14 +101,18 @@ pub enum Need {
     Attachments,
     /// What the kernel says of the process at the other end.
     Identity,
-    /// Memory and processor use of a process.
-    Accounting,
     /// The connect context is checked by a library between program and port.
     ContextChecks,
     /// A connect that starts while the client dies.
     DyingConnect,
-    /// What a client says of a message it holds: deadline, abandoned.
+    /// A client library that keeps messages, and answers for those that are dropped.
     MessageState,
+    /// A client ends its connection with or without waiting for the filter.
+    HangingUp,
+    /// Buffers have addresses, which may be odd.
+    OddAddresses,
+    /// Handles of something that is no port.
+    OtherHandles,
 }
 
 /// How a server port is made.
@@ -115,6 +135,8 @@ pub struct PortSpec {
 /// Who may connect to a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allow {
+    /// Nothing is said of it: no descriptor at all.
+    Unsaid,
     /// Everyone: a NULL DACL.
     Everyone,
     /// The built descriptor: root and the host's user.
@@ -191,6 +213,8 @@ pub enum Event {
         pid: u32,
         /// Its user.
         uid: u32,
+        /// Its pointer width in bits, as it says itself.
+        bits: u32,
     },
     /// DisconnectNotify began.
     Disconnect {
@@ -251,6 +275,8 @@ pub enum Done {
     Unregistered,
     /// An answer to a yes-or-no question.
     Is(bool),
+    /// What a serving client did: the number in each message, and the HRESULT of its reply.
+    Served(Vec<(u64, u32)>),
 }
 
 /// A message as the client got it.
@@ -319,6 +345,16 @@ pub trait Backend {
     /// Lets a little time pass, or waits until something changes.
     fn step(&mut self);
 
+    /// The wall clock at the host of a connection.
+    fn wall(&mut self, conn: ConnId) -> WallTime;
+    /// Somebody sets the wall clock forward.
+    fn set_wall(&mut self, forward: Duration);
+    /// Forgets what has happened so far and connections that are over, for stories of many rounds.
+    fn forget(&mut self);
+    /// How many handles of its ports the host has open: those that listen and those of connections. `None` where nobody
+    /// could tell.
+    fn handles(&mut self) -> Option<usize>;
+
     /// FltCreateCommunicationPort.
     ///
     /// # Errors
@@ -360,8 +396,13 @@ pub trait Backend {
     fn post(&mut self, client: ClientId, size: u32) -> Op;
     /// CancelIoEx of a get that was posted; the get ends with a message or as cancelled.
     fn cancel(&mut self, op: Op);
+    /// The owner of a get that was posted goes away without having waited for it.
+    fn abandon_get(&mut self, op: Op);
     /// FilterReplyMessage.
     fn reply(&mut self, client: ClientId, message: u64, status: NtStatus, payload: &[u8]) -> Op;
+    /// A thread of the client that gets and replies without a pause, each reply its message with every bit turned over.
+    /// It takes the first eight bytes as a number, and ends with a message that has none.
+    fn serve(&mut self, client: ClientId) -> Op;
     /// Drops a message without a reply.
     fn drop_message(&mut self, client: ClientId, message: u64) -> Op;
     /// Whether the client knows that nobody waits for this reply.
@@ -370,17 +411,38 @@ pub trait Backend {
     fn request(&mut self, client: ClientId, input: &[u8], capacity: u32) -> Op;
     /// CloseHandle.
     fn close(&mut self, client: ClientId) -> Op;
+    /// Ends the connection without waiting for what the filter does about it.
+    fn hang_up(&mut self, client: ClientId) -> Op;
     /// DuplicateHandle within the process.
     fn duplicate(&mut self, client: ClientId) -> ClientId;
     /// Stops a client from reading its transport.
     fn stop_reading(&mut self, client: ClientId);
     /// Ends a client process without a word.
     fn kill(&mut self, who: Who);
+    /// A client process ends by itself, and closes nothing before.
+    fn exit(&mut self, who: Who);
+    /// A client process becomes another program, which inherits no handle.
+    fn exec(&mut self, who: Who);
     /// The process id of a client process.
     fn pid(&mut self, who: Who) -> u32;
     /// Connects a client process to the named port, greets properly, then sends bytes that are no frame. Ends when the
     /// host has hung up.
     fn garbage(&mut self, who: Who, name: &str) -> Op;
+    /// A client whose greeting says that it has 32 bits: connects, gets one message with a buffer of `size` bytes, answers
+    /// with that message's first `reply` bytes, and ends as that reply does.
+    fn narrow_client(&mut self, who: Who, name: &str, size: u32, reply: u32) -> Op;
+    /// Takes an open regular file for a connection. Ends as a connect.
+    fn connect_file(&mut self) -> Op;
+    /// A client process becomes another user, without rights. Ends when it has.
+    fn become_user(&mut self, who: Who, user: u32) -> Op;
+    /// A client process connects, and starts a program that inherits the connection, as user `heir` if that is said. The
+    /// program has a request with four bytes echoed, gets one message of at most 240 bytes and replies with its process id,
+    /// four bytes of the machine's order. Ends with whether all that went well.
+    fn bequeath(&mut self, who: Who, name: &str, heir: Option<u32>) -> Op;
+    /// The process of a client starts a program as it starts any. Ends with whether that has none of its connections.
+    fn leave_nothing(&mut self, client: ClientId) -> Op;
+    /// Puts something that is no port under a name.
+    fn occupy(&mut self, name: &str);
     /// A host in a process of its own, which serves a port of this name and can be killed as `who`.
     fn foreign_host(&mut self, who: Who, name: &str) -> Op;
 }

@@ -45,6 +45,13 @@ impl Case {
             .any(|tag| matches!(tag.trim(), "X" | "I"))
     }
 
+    /// Its chapter and its number there, for sorting.
+    #[must_use]
+    pub fn place(&self) -> (char, u32) {
+        let number = self.id.get(1..).and_then(|number| number.parse().ok());
+        (self.chapter(), number.unwrap_or(0))
+    }
+
     /// The letter of its chapter.
     #[must_use]
     pub fn chapter(&self) -> char {
@@ -73,5 +80,5 @@ pub const CHAPTERS: [(char, usize, &str); 16] = [
     ('M', 10, "Sizes and padding"),
     ('N', 8, "Concurrency and stress"),
     ('P', 10, "Misuse"),
-    ('X', 10, "Extensions of this implementation"),
+    ('X', 13, "Extensions of this implementation"),
 ];

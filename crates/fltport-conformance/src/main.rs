@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use fltport_conformance::backends::{Kind, serve};
+use fltport_conformance::backends::{Kind, inherit, inventory, serve};
 use fltport_conformance::case::Case;
 use fltport_conformance::cases;
 use fltport_conformance::report;
@@ -37,6 +37,15 @@ enum Command {
         #[arg(long)]
         user: Option<u32>,
     },
+    /// Uses the connection that is its standard input
+    #[command(hide = true)]
+    Heir {
+        #[arg(long)]
+        user: Option<u32>,
+    },
+    /// Names the sockets that it was started with
+    #[command(hide = true)]
+    Inventory,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +54,8 @@ fn main() -> ExitCode {
         Some(Command::Agent { directory, user }) => {
             serve(directory, *user).map(|()| ExitCode::SUCCESS)
         }
+        Some(Command::Heir { user }) => inherit(*user).map(|()| ExitCode::SUCCESS),
+        Some(Command::Inventory) => inventory().map(|()| ExitCode::SUCCESS),
         None => run(&cli),
     };
     result.unwrap_or_else(|error| {
@@ -76,6 +87,11 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         !all.is_empty(),
         "no such case; they are A1 to P10 and X1 onwards"
+    );
+    let whole = cli.cases.is_empty() && cli.backend.is_none();
+    anyhow::ensure!(
+        !(whole && cli.table.is_some()) || rustix::process::geteuid().is_root(),
+        "the whole table is root's, who can run clients as other users; name cases, or run this as root"
     );
     let results = run_all(&all, &kinds, say);
     let failed = results

@@ -39,6 +39,17 @@ pub struct Ends {
     pub conn: ConnId,
 }
 
+/// How a client process ends without closing its handles.
+#[derive(Clone, Copy, Debug)]
+pub enum Death {
+    /// SIGKILL.
+    Kill,
+    /// It exits.
+    Exit,
+    /// It becomes another program.
+    Exec,
+}
+
 /// The fixture's port: everyone may connect, four at a time, three callbacks.
 #[must_use]
 pub fn spec() -> PortSpec {
@@ -376,6 +387,51 @@ impl World {
         })
     }
 
+    /// A disconnect callback that runs or ran.
+    pub fn disconnect_call(&mut self) -> CallId {
+        self.event("a disconnect callback", |event| match event {
+            Event::Disconnect { call, .. } => Some(*call),
+            _ => None,
+        })
+    }
+
+    /// Whether a callback has returned.
+    pub fn has_returned(&mut self, call: CallId) -> bool {
+        self.backend.events().contains(&Event::Returned { call })
+    }
+
+    /// Asserts that since `start` no more than `most` has passed, and this backend's tolerance.
+    pub fn within(&mut self, start: Duration, most: Duration) {
+        let took = self.backend.now().saturating_sub(start);
+        let most = most + self.backend.tolerance();
+        assert!(took <= most, "took {took:?}, expected at most {most:?}");
+    }
+
+    /// The process of a client dies. Where clients have none, its end of the connection goes away as it would then.
+    pub fn dies(&mut self, who: Who, client: ClientId, how: Death) {
+        if self.can(Need::Processes) {
+            return match how {
+                Death::Kill => self.backend.kill(who),
+                Death::Exit => self.backend.exit(who),
+                Death::Exec => self.backend.exec(who),
+            };
+        }
+        let op = self.backend.hang_up(client);
+        self.done(op);
+    }
+
+    /// Forgets what has happened so far and connections that are over: counts begin again.
+    pub fn forget(&mut self) {
+        self.backend.forget();
+        self.seen.clear();
+    }
+
+    /// Closes the port and unregisters the filter of the fixture: after this no callback will run.
+    pub fn unload(&mut self, port: PortId) {
+        self.backend.close_port(port);
+        self.unregister(0);
+    }
+
     /// Asserts that since `start` at least `least` has passed, and no more than this backend's tolerance beyond.
     pub fn took(&mut self, start: Duration, least: Duration) {
         let took = self.backend.now().saturating_sub(start);
@@ -384,6 +440,24 @@ impl World {
             took >= least && took <= most,
             "took {took:?}, expected {least:?} to {most:?}"
         );
+    }
+
+    /// How many of `full` rounds are told here: a tenth where each call goes through another process, all elsewhere. Races
+    /// across processes have tests of their own, with all their rounds.
+    #[must_use]
+    pub fn rounds(&self, full: u64) -> u64 {
+        if self.can(Need::Processes) {
+            full.div_ceil(10)
+        } else {
+            full
+        }
+    }
+
+    /// How long a load of `full` is told here: a tenth. The soak program keeps one up for as long as it is told to, and
+    /// many of its rounds are as good as the next.
+    #[must_use]
+    pub fn lasts(&self, full: Duration) -> Duration {
+        full / 10
     }
 
     /// Lets time pass.

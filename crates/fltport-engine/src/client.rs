@@ -8,6 +8,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 
 use crate::connection::Violation;
+use crate::exchange;
 use crate::limits;
 use crate::output::Body;
 use crate::status::NtStatus;
@@ -47,7 +48,7 @@ struct Call<M> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CallKind {
-    Get,
+    Get { size: u32 },
     Reply,
     Request { capacity: u32 },
 }
@@ -144,7 +145,7 @@ impl<B: Body, M> Client<B, M> {
             });
             return 0;
         }
-        let Some(get) = self.start(mark, CallKind::Get) else {
+        let Some(get) = self.start(mark, CallKind::Get { size }) else {
             return 0;
         };
         self.gets = self.gets.saturating_add(1);
@@ -157,7 +158,7 @@ impl<B: Body, M> Client<B, M> {
         let pending = self
             .calls
             .get(&get)
-            .is_some_and(|call| call.kind == CallKind::Get);
+            .is_some_and(|call| matches!(call.kind, CallKind::Get { .. }));
         if pending {
             self.out.push_back(Output::CancelGet { get });
         }
@@ -196,14 +197,18 @@ impl<B: Body, M> Client<B, M> {
     /// A message has come for a get.
     ///
     /// # Errors
-    /// No such get is pending.
+    /// No such get is pending, or the message is longer than it can take.
     pub fn handle_message(
         &mut self,
         get: u64,
         header: MessageHeader,
         body: B,
     ) -> Result<(), Violation> {
-        let call = self.end(get, |kind| kind == CallKind::Get)?;
+        let length = body.length();
+        let call = self.end(
+            get,
+            |kind| matches!(kind, CallKind::Get { size } if exchange::fits(size, length)),
+        )?;
         self.gets = self.gets.saturating_sub(1);
         self.out.push_back(Output::Message {
             mark: call.mark,
@@ -226,7 +231,7 @@ impl<B: Body, M> Client<B, M> {
         if self.crossed_the_end(get) {
             return Ok(());
         }
-        let call = self.end(get, |kind| kind == CallKind::Get)?;
+        let call = self.end(get, |kind| matches!(kind, CallKind::Get { .. }))?;
         self.gets = self.gets.saturating_sub(1);
         self.out.push_back(Output::Done {
             mark: call.mark,
@@ -383,7 +388,7 @@ impl<B: Body, M> Client<B, M> {
         self.gets = self
             .calls
             .values()
-            .filter(|call| call.kind == CallKind::Get)
+            .filter(|call| matches!(call.kind, CallKind::Get { .. }))
             .count();
     }
 }

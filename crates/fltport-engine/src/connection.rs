@@ -56,6 +56,8 @@ pub enum Early {
     PeerClosed,
     /// The filter closed its client port from inside the callback.
     FilterClosed,
+    /// The filter is being unregistered.
+    Unregistered,
 }
 
 /// The filter's end of one connection. `B` is a message's bytes, `S` the driver's mark of a send.
@@ -125,6 +127,12 @@ impl<B: Body, S> Connection<B, S> {
                 self.out
                     .push_back(Output::Connected(NtStatus::PORT_DISCONNECTED));
                 self.drain(true);
+            }
+            // It came first: the client is connected, and then it is over.
+            Early::Unregistered => {
+                self.state = State::Connected;
+                self.out.push_back(Output::Connected(NtStatus::SUCCESS));
+                self.handle_unregister();
             }
         }
     }
@@ -258,7 +266,8 @@ impl<B: Body, S> Connection<B, S> {
     /// The client closes its handle and waits (`CloseHandle`): answers of running callbacks still go out, and the link is
     /// closed when the disconnect callback has returned.
     pub fn handle_client_closing(&mut self) {
-        self.handle_unregister();
+        self.say_goodbye();
+        self.end_peer();
     }
 
     fn end_peer(&mut self) {
@@ -291,11 +300,21 @@ impl<B: Body, S> Connection<B, S> {
     /// The filter is being unregistered: the connection ends as if the client had closed it, except that answers of
     /// running callbacks still go out.
     pub fn handle_unregister(&mut self) {
+        match self.state {
+            State::Connecting(Early::Nothing) => self.end_early(Early::Unregistered),
+            State::Connecting(_) => {}
+            _ => {
+                self.say_goodbye();
+                self.end_peer();
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self) {
         if self.state == State::Connected {
             self.disconnect();
             self.out.push_back(Output::Disconnected);
         }
-        self.end_peer();
     }
 
     /// The disconnect callback has returned.

@@ -98,10 +98,12 @@ impl PortName {
     }
 }
 
-/// Folds case the way names are compared when a port is made.
+/// Folds case the way names are compared when a port is made. Down first: `ẞ` is upper case already, and its lower case has
+/// another upper case (`SS`), so the two would not meet otherwise.
 #[must_use]
 pub fn fold(text: &str) -> String {
     text.chars()
+        .flat_map(char::to_lowercase)
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)
         .collect()
@@ -174,5 +176,18 @@ mod tests {
         let two = PortName::parse("\\SCANNERport").unwrap();
         assert_ne!(one, two);
         assert_eq!(one.folded(), two.folded());
+    }
+    #[test]
+    fn a_name_folds_as_its_other_cases_do() {
+        for name in [
+            "Stra\u{1E9E}e",
+            "\u{212A}elvin",
+            "\u{130}",
+            "\u{149}",
+            "\u{3A3}\u{3C2}",
+        ] {
+            assert_eq!(fold(&name.to_uppercase()), fold(name), "{name}");
+            assert_eq!(fold(&name.to_lowercase()), fold(name), "{name}");
+        }
     }
 }

@@ -24,8 +24,8 @@ pub struct Questions<B, S> {
     waiting: BTreeMap<SendKey, Waiting<B, S>>,
     /// Senders that take the oldest get, whatever its size.
     untold: BTreeSet<SendKey>,
-    /// Senders that a get was too small for, by length: only a get that fits is theirs.
-    told: BTreeSet<(u32, SendKey)>,
+    /// Senders that a get was too small for: only a get that fits is theirs.
+    told: Told,
     outstanding: BTreeMap<u64, Outstanding<S>>,
     delivered: BTreeMap<SendKey, u64>,
     deadlines: BTreeSet<(Deadline, SendKey)>,
@@ -91,7 +91,7 @@ impl<B: Body, S> Questions<B, S> {
             last_get: 0,
             waiting: BTreeMap::new(),
             untold: BTreeSet::new(),
-            told: BTreeSet::new(),
+            told: Told::new(),
             outstanding: BTreeMap::new(),
             delivered: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -247,7 +247,7 @@ impl<B: Body, S> Questions<B, S> {
         self.deadlines.clear();
         self.delivered.clear();
         self.untold.clear();
-        self.told.clear();
+        self.told = Told::new();
     }
 
     /// The earliest deadline of each clock: monotonic first, wall second.
@@ -291,11 +291,9 @@ impl<B: Body, S> Questions<B, S> {
     fn next_sender(&self) -> Option<SendKey> {
         let (largest, _) = self.sizes.last()?;
         let untold = self.untold.first().copied();
-        let told = self
-            .told
-            .first()
-            .filter(|(length, _)| exchange::fits(*largest, *length))
-            .map(|(_, key)| *key);
+        let told = largest
+            .checked_sub(limits::HEADER)
+            .and_then(|room| self.told.oldest(room));
         match (untold, told) {
             (Some(untold), Some(told)) => Some(untold.min(told)),
             (one, other) => one.or(other),
@@ -304,8 +302,9 @@ impl<B: Body, S> Questions<B, S> {
 
     fn take_waiting(&mut self, key: SendKey) -> Option<Waiting<B, S>> {
         let waiting = self.waiting.remove(&key)?;
-        self.untold.remove(&key);
-        self.told.remove(&(waiting.body.length(), key));
+        if !self.untold.remove(&key) {
+            self.told.remove(waiting.body.length(), key);
+        }
         Some(waiting)
     }
 
@@ -376,7 +375,7 @@ impl<B: Body, S> Questions<B, S> {
         };
         let length = waiting.body.length();
         self.untold.remove(&key);
-        self.told.insert((length, key));
+        self.told.insert(length, key);
         let needed = exchange::needed(length).unwrap_or(u32::MAX);
         self.counters.too_small = self.counters.too_small.wrapping_add(1);
         self.end_get(
@@ -457,6 +456,58 @@ impl<B: Body, S> Questions<B, S> {
             SendKey(0),
         );
         self.deadlines.range(from..).next().copied()
+    }
+}
+
+/// Senders that a get was too small for. The oldest of those that a get fits is found by the powers of two that make up
+/// its room, so that many long messages before it cost nothing.
+#[derive(Debug)]
+struct Told {
+    /// Each sender once for each power of two: the exponent, and which multiple of that power its length lies behind.
+    senders: BTreeSet<(u32, u32, SendKey)>,
+}
+
+impl Told {
+    /// Exponents up to that of the longest message.
+    const EXPONENTS: core::ops::RangeInclusive<u32> = 0..=limits::MESSAGE_MAX.ilog2();
+
+    const fn new() -> Self {
+        Self {
+            senders: BTreeSet::new(),
+        }
+    }
+
+    fn insert(&mut self, length: u32, key: SendKey) {
+        for exponent in Self::EXPONENTS {
+            self.senders
+                .insert((exponent, length.wrapping_shr(exponent), key));
+        }
+    }
+
+    fn remove(&mut self, length: u32, key: SendKey) {
+        for exponent in Self::EXPONENTS {
+            self.senders
+                .remove(&(exponent, length.wrapping_shr(exponent), key));
+        }
+    }
+
+    /// The oldest of those whose message has at most `room` bytes.
+    fn oldest(&self, room: u32) -> Option<SendKey> {
+        if self.senders.is_empty() {
+            return None;
+        }
+        let end = room.min(limits::MESSAGE_MAX).saturating_add(1);
+        let blocks = Self::EXPONENTS.filter_map(|exponent| {
+            let multiple = end.wrapping_shr(exponent);
+            (multiple % 2 == 1).then(|| (exponent, multiple.saturating_sub(1)))
+        });
+        blocks
+            .filter_map(|(exponent, multiple)| {
+                let from = (exponent, multiple, SendKey(0));
+                let to = (exponent, multiple, SendKey(u64::MAX));
+                self.senders.range(from..=to).next().map(|(.., key)| *key)
+            })
+            .min()
     }
 }
 

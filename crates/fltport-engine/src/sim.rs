@@ -63,6 +63,8 @@ pub struct Pair {
     calls: BTreeMap<u64, Ended>,
     /// Messages that the client was told to forget.
     pub abandoned: Vec<u64>,
+    /// What the client was told of the time that is left, by the number of the get that took the message.
+    pub remaining: BTreeMap<u64, Duration>,
     /// Message callbacks that run, oldest first.
     pub callbacks: VecDeque<(RequestKey, Bytes, u32)>,
     /// Times that the disconnect callback was called.
@@ -92,6 +94,7 @@ impl Pair {
             sends: BTreeMap::new(),
             calls: BTreeMap::new(),
             abandoned: Vec::new(),
+            remaining: BTreeMap::new(),
             callbacks: VecDeque::new(),
             disconnects: 0,
             releases: 0,
@@ -494,7 +497,15 @@ impl Pair {
             return Ok(());
         };
         match frame {
-            ToClient::Message { get, header, .. } => client.handle_message(get, header, body),
+            ToClient::Message {
+                get,
+                header,
+                remaining,
+                ..
+            } => {
+                self.remaining.extend(remaining.map(|left| (get, left)));
+                client.handle_message(get, header, body)
+            }
             ToClient::GetFailed {
                 get,
                 status,

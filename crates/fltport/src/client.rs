@@ -32,7 +32,7 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Client {
     connection: Arc<Connection>,
-    polled: std::sync::Mutex<Option<PostedGet>>,
+    polled: crate::sync::Mutex<Option<PostedGet>>,
 }
 
 /// Where to look for a port, and whom to trust there.
@@ -77,7 +77,7 @@ impl Client {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
         Self {
             connection,
-            polled: std::sync::Mutex::new(None),
+            polled: crate::sync::Mutex::new(None),
         }
     }
 
@@ -133,11 +133,13 @@ impl Client {
         self.post_get(size).wait()
     }
 
-    /// Posts a get of `size` bytes, header of 16 bytes included, and returns at once. Any number may be posted; each takes
+    /// Posts a get of `size` bytes, header of 16 bytes included, and returns once the host can see it. Any number may be posted; each takes
     /// one message, the oldest that fits first.
     #[doc(alias = "FilterGetMessage")]
     pub fn post_get(&self, size: u32) -> PostedGet {
-        PostedGet::new(&self.connection, size)
+        let get = PostedGet::new(&self.connection, size);
+        self.connection.leave_all();
+        get
     }
 
     /// The next message, if one comes within `wait`. Afterwards no get is left behind.
@@ -145,11 +147,11 @@ impl Client {
     /// # Errors
     /// [`CallError::TimedOut`] if none came, and those of [`Self::next_message`].
     pub fn next_message_within(&self, wait: Duration) -> Result<Message, CallError> {
-        let mut get = self.post_get(self.whole_message());
-        get.wait_within(wait).unwrap_or_else(|| match get.cancel() {
-            Err(CallError::Cancelled) => Err(CallError::TimedOut),
-            faster => faster,
-        })
+        // Not to wait for the host longer than asked, not even to tell it of the get.
+        let mut get = PostedGet::new(&self.connection, self.whole_message());
+        get.wait_within(wait)
+            .or_else(|| get.give_up())
+            .unwrap_or(Err(CallError::TimedOut))
     }
 
     /// A message that is there already. Leaves a get posted, so that the next message makes the descriptor of

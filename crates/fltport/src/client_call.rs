@@ -2,17 +2,18 @@
 //!
 //! It knows neither the host nor the engine; [`crate::client_driver`] makes calls and ends them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 #[cfg(feature = "tokio")]
 use std::task::{Context, Poll};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fltport_engine::NtStatus;
 use fltport_engine::wire::MessageHeader;
 
 use crate::error::CallError;
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Instant, Mutex, MutexGuard};
 use crate::sys::Attachment;
 
 /// A call that somebody waits for.

@@ -3,58 +3,33 @@
 //! There is no thread of its own. Among the threads that wait for something, one reads the link for all; when it has what
 //! it waits for, it hands the reading to another. A single-threaded client thus reads its own answers, without a hop.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use fltport_engine::client::{Client as Engine, Output, State};
+use fltport_engine::client::State;
 use fltport_engine::connection::Violation;
 use fltport_engine::wire::{FRAME_MAX, ToClient, ToHost};
-use fltport_engine::{NtStatus, exchange, limits};
+use fltport_engine::{NtStatus, limits};
 
+use crate::client_books::{Books, PostedGet};
 use crate::client_call::{Call, Delivered, Ended, Incoming};
+use crate::client_unsent::Unsent;
 use crate::error::ConnectError;
 use crate::frames::{self, Assembler};
 use crate::link::{ClientLink, Packet, Received, Sent};
+use crate::sync::thread;
+use crate::sync::{Instant, Mutex, MutexGuard};
 use crate::sys::Attachment;
 
 /// The client's end of one connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     link: Box<dyn ClientLink>,
-    /// Taken before `books` by whoever sends: frames leave in the order of the books.
-    sending: Mutex<()>,
+    /// Taken before `books` by whoever sends: frames leave in the order of the books. Nobody waits while holding it.
+    unsent: Mutex<Unsent>,
     books: Mutex<Books>,
     reader: Mutex<Reader>,
     max_message: u32,
-}
-
-#[derive(Debug)]
-struct Books {
-    engine: Engine<Incoming, Arc<Call>>,
-    /// Some thread reads for all.
-    reading: bool,
-    /// Somebody found that it does, and wants what has come meanwhile to be seen too.
-    look_again: bool,
-    /// Threads that wait and could read.
-    waiters: VecDeque<Thread>,
-    /// Messages that want a reply and have none: whether their sender has given up.
-    open: BTreeMap<u64, bool>,
-    /// Gets that somebody waits for, oldest first.
-    gets: BTreeMap<u64, PostedGet>,
-    /// Those of them that ended with the message of another get, so that their own is still to be withdrawn.
-    lent: BTreeSet<u64>,
-    /// Messages whose get was given up before they came, and that no other get waited for; the next get takes them.
-    ready: VecDeque<Delivered>,
-    /// Who waits for the host to close its end.
-    closers: Vec<Arc<Call>>,
-}
-
-#[derive(Debug)]
-struct PostedGet {
-    call: Arc<Call>,
-    size: u32,
 }
 
 #[derive(Debug)]
@@ -109,26 +84,16 @@ impl Connection {
             if status != NtStatus::SUCCESS {
                 return Err(ConnectError::Refused(status));
             }
-            let books = Books {
-                engine: Engine::new(max_message),
-                reading: false,
-                look_again: false,
-                waiters: VecDeque::new(),
-                open: BTreeMap::new(),
-                gets: BTreeMap::new(),
-                lent: BTreeSet::new(),
-                ready: VecDeque::new(),
-                closers: Vec::new(),
-            };
+            let books = Books::new(max_message);
             let reader = Reader {
                 buffer,
                 assembler: Assembler::new(),
                 attachment: None,
             };
-            let (sending, books, reader) = (Mutex::new(()), Mutex::new(books), Mutex::new(reader));
+            let (books, reader) = (Mutex::new(books), Mutex::new(reader));
             return Ok(Arc::new(Self {
                 link,
-                sending,
+                unsent: Mutex::default(),
                 books,
                 reader,
                 max_message,
@@ -136,11 +101,10 @@ impl Connection {
         }
     }
 
-    /// Posts a get of `size` bytes, header included. The number is for [`Self::end_get`] or [`Self::give_up_get`], one
-    /// of which has to follow.
+    /// Posts a get of `size` bytes, header included; [`Self::end_get`] or [`Self::give_up_get`] has to follow.
     pub(crate) fn start_get(&self, size: u32) -> (Arc<Call>, u64) {
         let call = Arc::new(Call::default());
-        let get = self.start(|books| {
+        let (get, _) = self.begin(|books| {
             if books.serve_from_ready(size, &call) {
                 return 0;
             }
@@ -195,24 +159,44 @@ impl Connection {
         let lent = books.lent.remove(&get);
         drop(books);
         if lent {
-            self.start(|books| books.engine.cancel_get(get));
+            self.begin(|books| books.engine.cancel_get(get));
         }
+    }
+
+    /// Asks the host to withdraw a get. Its end comes either way.
+    pub(crate) fn withdraw_get(&self, get: u64) {
+        self.begin(|books| books.engine.cancel_get(get));
     }
 
     /// Withdraws a get that nobody waits for any more. Gives its end, if that was faster.
     pub(crate) fn give_up_get(&self, call: &Call, get: u64) -> Option<Ended> {
         let ended = call.give_up();
-        self.start(|books| {
+        // One that the host has not heard of needs no word of the host.
+        let unknown = self.unsent().take_back(get);
+        self.begin(|books| {
             books.gets.remove(&get);
             books.lent.remove(&get);
-            books.engine.cancel_get(get)
+            if unknown {
+                books
+                    .engine
+                    .handle_get_failed(get, NtStatus::CANCELLED, 0)
+                    .ok();
+            } else {
+                books.engine.cancel_get(get);
+            }
         });
         ended
     }
 
-    /// Keeps a message whose receiver went away for another one.
+    /// Keeps a message whose receiver went away for another one. That one may be reading, where only something from the
+    /// host reaches it: its own get, which it needs no more, is withdrawn at once, and the host's word on it comes.
     pub(crate) fn keep(&self, message: Delivered) {
-        self.books().place(message);
+        self.start(|books| {
+            if let Some(get) = books.place(message) {
+                books.lent.remove(&get);
+                books.engine.cancel_get(get);
+            }
+        });
     }
 
     /// Waits until `call` has ended; `None` when `deadline` came first.
@@ -229,7 +213,9 @@ impl Connection {
                 call.wake_this_thread();
                 books.waiters.push_back(thread::current());
                 drop(books);
-                match deadline {
+                // The one that reads does not know of frames that came after it began to wait.
+                let flush = self.flush().then(|| Instant::now() + READ_AGAIN);
+                match deadline.into_iter().chain(flush).min() {
                     None => thread::park(),
                     Some(end) => {
                         thread::park_timeout(end.saturating_duration_since(Instant::now()))
@@ -242,8 +228,9 @@ impl Connection {
             books.reading = true;
             drop(books);
             while !call.has_ended() && deadline.is_none_or(|end| end > Instant::now()) {
+                let full = self.flush();
                 if !self.read_one() {
-                    self.link.wait(false, deadline);
+                    self.link.wait(full, deadline);
                 }
             }
             let ended = call.take();
@@ -301,15 +288,15 @@ impl Connection {
     /// Ends the connection and waits until the host has closed its end, which follows the disconnect callback.
     pub(crate) fn close_and_wait(&self) {
         let call = Arc::new(Call::default());
-        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsent = self.unsent();
         let mut books = self.books();
         if books.engine.state() == State::Disconnected {
             return;
         }
         books.closers.push(Arc::clone(&call));
         drop(books);
-        self.transmit(&ToHost::Close, &[]);
-        drop(sending);
+        unsent.push(&ToHost::Close, Vec::new());
+        drop(unsent);
         self.wait(&call, None);
     }
 
@@ -326,40 +313,58 @@ impl Connection {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a call: the books first, then the frames that they ask for.
+    /// Begins a call: the books first, then the frames that they ask for. Returns when those have left.
     fn start<R>(&self, begin: impl FnOnce(&mut Books) -> R) -> R {
-        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let (result, frame) = self.begin(begin);
+        self.leave(frame);
+        result
+    }
+
+    /// As [`Self::start`], for whoever must not wait for the host: what it does not take now leaves with what comes next.
+    fn begin<R>(&self, begin: impl FnOnce(&mut Books) -> R) -> (R, u64) {
+        let mut unsent = self.unsent();
         let mut books = self.books();
         let result = begin(&mut books);
         let frames = books.settle();
         drop(books);
         for (frame, payload) in frames {
-            self.transmit(&frame, &payload);
+            unsent.push(&frame, payload);
         }
-        drop(sending);
-        result
+        let last = unsent.last();
+        drop(unsent);
+        self.flush();
+        (result, last)
     }
 
-    /// Sends one frame. While the host does not read, this side reads: otherwise both would wait for each other.
-    fn transmit(&self, frame: &ToHost, payload: &[u8]) {
-        for packet in frames::packets(frame, payload.len()) {
-            let part = payload.get(packet.payload.clone()).unwrap_or_default();
-            loop {
-                match self.link.send(packet.head(), part) {
-                    Sent::Done => break,
-                    Sent::Full => {
-                        self.pump();
-                        self.link.wait(true, Some(Instant::now() + READ_AGAIN));
-                    }
-                    // What is there is read first: it may hold the end of other calls.
-                    Sent::Down => {
-                        self.pump();
-                        self.fail();
-                        return;
-                    }
-                }
-            }
+    /// Returns when this frame and those before it have left. While the host does not read, this side reads: otherwise
+    /// both would wait for each other.
+    fn leave(&self, frame: u64) {
+        while self.unsent().waits(frame) {
+            self.pump();
+            self.link.wait(true, Some(Instant::now() + READ_AGAIN));
+            self.flush();
         }
+    }
+
+    /// Returns when all that was begun so far has left.
+    pub(crate) fn leave_all(&self) {
+        let last = self.unsent().last();
+        self.leave(last);
+    }
+
+    /// Sends what the host takes; whether something is left.
+    fn flush(&self) -> bool {
+        let sent = self.unsent().flush(&*self.link);
+        if sent == Sent::Down {
+            // What is there is read first: it may hold the end of other calls.
+            while self.read_one() {}
+            self.fail();
+        }
+        sent == Sent::Full
+    }
+
+    fn unsent(&self) -> MutexGuard<'_, Unsent> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one packet. `false`: there was none.
@@ -474,118 +479,3 @@ impl Connection {
 
 /// While the host's buffer is full, how long until this side looks for something to read again.
 const READ_AGAIN: Duration = Duration::from_millis(10);
-
-impl Books {
-    /// Wakes a thread that can read, if nobody does.
-    fn hand_over(&mut self) {
-        if self.reading {
-            return;
-        }
-        if let Some(next) = self.waiters.pop_front() {
-            next.unpark();
-        }
-    }
-
-    /// Ends a new get with a message that waits here. A get that is too small for it is told so.
-    fn serve_from_ready(&mut self, size: u32, call: &Call) -> bool {
-        let Some(message) = self.ready.pop_front() else {
-            return false;
-        };
-        if fits(size, &message) {
-            call.finish(Ended::Message(message));
-            return true;
-        }
-        let length = u32::try_from(message.bytes.len()).unwrap_or(u32::MAX);
-        call.finish(Ended::Done {
-            status: NtStatus::BUFFER_TOO_SMALL,
-            needed: exchange::needed(length).unwrap_or(u32::MAX),
-            bytes: Vec::new(),
-        });
-        self.ready.push_front(message);
-        true
-    }
-
-    /// Gives a message that its own get has no use for to the oldest get that fits, or else keeps it for the next.
-    fn place(&mut self, mut message: Delivered) {
-        for (get, posted) in &self.gets {
-            if !fits(posted.size, &message) {
-                continue;
-            }
-            match posted.call.finish(Ended::Message(message)) {
-                Some(Ended::Message(refused)) => message = refused,
-                _ => {
-                    self.lent.insert(*get);
-                    return;
-                }
-            }
-        }
-        self.ready.push_back(message);
-    }
-
-    /// Tells calls of their end; gives back the frames that are to be sent.
-    fn settle(&mut self) -> Vec<(ToHost, Vec<u8>)> {
-        let mut frames = Vec::new();
-        while let Some(output) = self.engine.poll_output() {
-            match output {
-                Output::Get { get, size } => frames.push((ToHost::Get { get, size }, Vec::new())),
-                Output::CancelGet { get } => frames.push((ToHost::CancelGet { get }, Vec::new())),
-                Output::Reply {
-                    reply,
-                    message_id,
-                    status,
-                    body,
-                } => {
-                    let length = u32::try_from(body.bytes.len()).unwrap_or(u32::MAX);
-                    frames.push((
-                        ToHost::Reply {
-                            reply,
-                            message_id,
-                            status,
-                            length,
-                        },
-                        body.bytes,
-                    ));
-                }
-                Output::Request {
-                    request,
-                    capacity,
-                    body,
-                } => {
-                    let length = u32::try_from(body.bytes.len()).unwrap_or(u32::MAX);
-                    frames.push((
-                        ToHost::Request {
-                            request,
-                            capacity,
-                            length,
-                        },
-                        body.bytes,
-                    ));
-                }
-                Output::Message { mark, header, body } => {
-                    let message = Ended::Message(body.into_delivered(header));
-                    if let Some(Ended::Message(orphan)) = mark.finish(message) {
-                        self.place(orphan);
-                    }
-                }
-                Output::Done {
-                    mark,
-                    status,
-                    needed,
-                    body,
-                } => {
-                    let bytes = body.map(|body| body.bytes).unwrap_or_default();
-                    mark.finish(Ended::Done {
-                        status,
-                        needed,
-                        bytes,
-                    });
-                }
-            }
-        }
-        frames
-    }
-}
-
-fn fits(size: u32, message: &Delivered) -> bool {
-    u32::try_from(message.bytes.len()).is_ok_and(|length| exchange::fits(size, length))
-}

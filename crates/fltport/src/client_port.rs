@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use fltport_engine::connection::State;
@@ -15,6 +15,7 @@ use crate::driver::{Core, Outgoing, Sender};
 use crate::error::SendError;
 use crate::peer::Peer;
 use crate::slot::Slot;
+use crate::sync::Mutex;
 use crate::sys::{self, Attachment};
 
 /// The filter's end of one connection (`PFLT_PORT` of a client).

@@ -1,15 +1,14 @@
 //! The two clocks that the engine is told of.
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use fltport_engine::{Now, WallTime};
 
+use crate::sync;
+
 /// Both clocks, now. The monotonic one counts from the first call.
 pub(crate) fn now() -> Now {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = *START.get_or_init(Instant::now);
-    let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let nanos = u64::try_from(sync::start().elapsed().as_nanos()).unwrap_or(u64::MAX);
     let unix = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use fltport_engine::connection::{Connection, State, Violation};
 use fltport_engine::output::{Outcome, Output, RequestKey, SendKey};
@@ -18,6 +18,7 @@ use crate::clock;
 use crate::link::{HostLink, Outbox};
 use crate::peer::Peer;
 use crate::slot::Slot;
+use crate::sync::{Mutex, MutexGuard};
 use crate::timer::{Alarm, Timer};
 
 /// The filter's side of a connection: what its port does for it.
@@ -84,6 +85,8 @@ pub(crate) struct Core {
 struct Inner {
     engine: Connection<Body, Sender>,
     outbox: Outbox,
+    /// The slot goes with what is still to be sent: a client that never reads must not be free to come again.
+    owes_slot: bool,
 }
 
 impl Core {
@@ -97,6 +100,7 @@ impl Core {
         let inner = Inner {
             engine: Connection::new(max_message),
             outbox: Outbox::new(link),
+            owes_slot: false,
         };
         Self {
             inner: Mutex::new(inner),
@@ -202,8 +206,10 @@ impl Core {
     }
 
     /// Gives up what the client has not taken.
-    pub(crate) fn close_link_now(&self) {
-        self.lock().outbox.close_now();
+    pub(crate) fn close_link_now(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        inner.outbox.close_now();
+        self.settle(inner);
     }
 
     /// The filter closes its end.
@@ -249,10 +255,11 @@ impl Core {
             .clone()
     }
 
-    /// Whether the disconnect callback is still to come. Takes no share of the cookie: that callback wants the last one.
-    pub(crate) fn has_cookie(&self) -> bool {
+    /// Whether the disconnect callback is still to come, or something is still to be sent. Takes no share of the cookie:
+    /// that callback wants the last one.
+    pub(crate) fn is_here(&self) -> bool {
         let cookie = self.cookie.lock().unwrap_or_else(PoisonError::into_inner);
-        cookie.is_some()
+        cookie.is_some() || self.is_blocked()
     }
 
     /// The connection cookie, for the disconnect callback, which is the last.
@@ -310,11 +317,19 @@ impl Core {
         let mut later = Vec::new();
         while let Some(output) = inner.engine.poll_output() {
             if matches!(output, Output::ReleaseSlot) {
-                // At once: what the client is told next may make it connect again.
-                self.owner.release_slot();
+                if inner.engine.state() == State::Ended && inner.outbox.is_blocked() {
+                    inner.owes_slot = true;
+                } else {
+                    // At once: what the client is told next may make it connect again.
+                    self.owner.release_slot();
+                }
             } else if let Some(output) = inner.carry_out(output, self.max_message) {
                 later.push(output);
             }
+        }
+        if inner.owes_slot && !inner.outbox.is_blocked() {
+            inner.owes_slot = false;
+            self.owner.release_slot();
         }
         drop(inner);
         for output in later {

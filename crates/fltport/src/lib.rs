@@ -32,9 +32,11 @@
 
 mod body;
 mod client;
+mod client_books;
 mod client_call;
 mod client_driver;
 mod client_port;
+mod client_unsent;
 mod clock;
 mod driver;
 mod error;
@@ -42,6 +44,8 @@ mod frames;
 mod link;
 mod memory;
 mod message;
+#[cfg(test)]
+mod models;
 mod peer;
 mod pool;
 mod port;

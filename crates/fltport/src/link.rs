@@ -7,12 +7,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use fltport_engine::wire::ToClient;
 
 use crate::body::Caller;
 use crate::frames;
+use crate::sync::Instant;
 use crate::sys::Attachment;
 
 /// What became of a packet.

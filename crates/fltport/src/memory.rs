@@ -3,9 +3,7 @@
 //! The same engine, driver and client as over a socket; only the packets travel through queues.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
 
 use fltport_engine::connection::Violation;
 use fltport_engine::limits;
@@ -21,6 +19,7 @@ use crate::frames::Assembler;
 use crate::link::{ClientLink, HostLink, Packet, Received, Sent};
 use crate::peer::Peer;
 use crate::port::{ServerPort, Shared};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread};
 use crate::sys::{self, Attachment};
 
 /// Packets that one direction holds before its reader has to read.

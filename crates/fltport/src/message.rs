@@ -1,7 +1,6 @@
 //! A message that a client has got, and the reply that it owes.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use fltport_engine::NtStatus;
 use fltport_engine::wire::MessageHeader;
@@ -9,6 +8,7 @@ use fltport_engine::wire::MessageHeader;
 use crate::client_call::{Delivered, Ended};
 use crate::client_driver::Connection;
 use crate::error::CallError;
+use crate::sync::Instant;
 use crate::sys::Attachment;
 
 /// A message of the filter. If it wants a reply, it is an obligation: [`Message::reply`] spends it, and dropping it tells

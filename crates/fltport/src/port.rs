@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use fltport_engine::server::{Access, Credentials, Filter, FilterState, Port};
 use fltport_engine::{NtStatus, PortName, limits};
@@ -15,7 +15,7 @@ use crate::error::ListenError;
 use crate::link::HostLink;
 use crate::peer::Peer;
 use crate::pool::Pool;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering, thread};
 use crate::sys;
 use crate::timer::Timer;
 
@@ -240,7 +240,7 @@ impl Builder {
     }
 
     /// Connections at a time; 1 unless said otherwise. Counted before the connect callback runs, released after the
-    /// disconnect callback has returned.
+    /// disconnect callback has returned and the client has read what it was promised, or is gone.
     pub const fn max_connections(mut self, count: u32) -> Self {
         self.max_connections = count;
         self
@@ -301,11 +301,11 @@ impl Builder {
 }
 
 impl<H: PortHandler> State<H> {
-    fn live(&self) -> std::sync::MutexGuard<'_, Live> {
+    fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn port(&self) -> std::sync::MutexGuard<'_, Port> {
+    fn port(&self) -> MutexGuard<'_, Port> {
         self.port.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -405,7 +405,7 @@ impl<H: PortHandler> Shared for State<H> {
         // What was delivered is with the client once it reads; one that does not read is not waited for.
         let end = Instant::now() + LAST_WORDS;
         while Instant::now() < end && cores.iter().any(|core| core.is_blocked()) {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         cores.iter().for_each(|core| core.close_link_now());
     }
@@ -453,7 +453,7 @@ impl<H: PortHandler> Owner for Arc<State<H>> {
     fn severed(&self, core: &Arc<Core>) {
         let mut live = self.live();
         let of_user = live.severed.entry(core.peer().uid()).or_default();
-        of_user.retain(|other| other.upgrade().is_some_and(|other| other.has_cookie()));
+        of_user.retain(|other| other.upgrade().is_some_and(|other| other.is_here()));
         of_user.push(Arc::downgrade(core));
         let oldest = (of_user.len() > limits::SEVERED_PER_USER)
             .then(|| of_user.remove(0))
@@ -481,7 +481,7 @@ impl<H: PortHandler> State<H> {
             live.filter.handle_connection_ended();
         }
         live.severed.retain(|_, of_user| {
-            of_user.retain(|other| other.upgrade().is_some_and(|other| other.id() != core.id()));
+            of_user.retain(|other| other.upgrade().is_some_and(|other| other.is_here()));
             !of_user.is_empty()
         });
         drop(live);

@@ -1,12 +1,13 @@
 //! A get that is posted: waited for, looked at, or withdrawn by whoever holds it. Withdrawing never loses a message.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client_call::{Call, Ended};
 use crate::client_driver::Connection;
 use crate::error::CallError;
 use crate::message::Message;
+use crate::sync::Instant;
 
 /// A get that waits for its message (an overlapped `FilterGetMessage`), of [`crate::Client::post_get`].
 ///
@@ -53,18 +54,25 @@ impl PostedGet {
         self.end(ended)
     }
 
-    /// Withdraws the get. If it had ended before, this is its end; otherwise no message has been taken by it.
+    /// Withdraws the get, and blocks until the host has said whether that came in time: either a message is here, or its
+    /// sender still has it. Dropping the get does not wait; a message that was on its way is then for the next get.
     ///
     /// # Errors
-    /// [`CallError::Cancelled`] if it was withdrawn, and those of [`Self::wait`] if it had failed before.
+    /// [`CallError::Cancelled`] if it was withdrawn, and those of [`Self::wait`].
     ///
     /// # References
     /// `CancelIoEx`.
     #[doc(alias = "CancelIoEx")]
-    pub fn cancel(mut self) -> Result<Message, CallError> {
+    pub fn cancel(self) -> Result<Message, CallError> {
+        self.connection.withdraw_get(self.get);
+        self.wait()
+    }
+
+    /// The end of the get if it has come, without waiting; otherwise the get is withdrawn.
+    pub(crate) fn give_up(mut self) -> Option<Result<Message, CallError>> {
         self.over = true;
-        let ended = self.connection.give_up_get(&self.call, self.get);
-        self.message(ended.ok_or(CallError::Cancelled)?)
+        let ended = self.connection.give_up_get(&self.call, self.get)?;
+        Some(self.message(ended))
     }
 
     #[cfg(feature = "tokio")]

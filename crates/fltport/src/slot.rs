@@ -1,6 +1,6 @@
 //! Where a thread that has sent a message waits for the end of its send.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use fltport_engine::Deadline;
@@ -8,6 +8,7 @@ use fltport_engine::output::Outcome;
 
 use crate::body::Body;
 use crate::clock;
+use crate::sync::{Condvar, Mutex};
 
 /// Where a blocked sender waits for the end of its send.
 #[derive(Debug, Default)]
@@ -29,28 +30,35 @@ impl Slot {
     /// or the other.
     pub(crate) fn wait(&self, deadline: Deadline, expire: impl Fn()) -> Outcome<Body> {
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = false;
         loop {
             if let Some(outcome) = outcome.take() {
                 return outcome;
             }
             let now = clock::now();
-            if deadline.passed(now) {
+            let passed = deadline.passed(now);
+            if passed && !told {
                 drop(outcome);
                 expire();
+                told = true;
                 outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            outcome = match deadline.remaining(now) {
+            // If the engine has been told and there is no outcome, another thread is about to bring it: no use in asking on.
+            let left = if passed {
+                Some(WALL_SLICE)
+            } else if matches!(deadline, Deadline::AtWall(_)) {
+                deadline.remaining(now).map(|left| left.min(WALL_SLICE))
+            } else {
+                deadline.remaining(now)
+            };
+            told = false;
+            outcome = match left {
                 None => self
                     .ended
                     .wait(outcome)
                     .unwrap_or_else(PoisonError::into_inner),
                 Some(left) => {
-                    let left = if matches!(deadline, Deadline::AtWall(_)) {
-                        left.min(WALL_SLICE)
-                    } else {
-                        left
-                    };
                     self.ended
                         .wait_timeout(outcome, left)
                         .unwrap_or_else(PoisonError::into_inner)

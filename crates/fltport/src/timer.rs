@@ -3,13 +3,13 @@
 //! Blocking sends watch their own deadline and do not come here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use fltport_engine::Deadline;
 
 use crate::clock;
+use crate::sync::{Condvar, Instant, Mutex, thread};
 
 /// How far apart looks at the wall clock are while an absolute deadline is pending: somebody may set it.
 const WALL_SLICE: Duration = Duration::from_millis(200);

@@ -67,6 +67,11 @@ impl Board {
         self.lock().events.clone()
     }
 
+    /// Forgets all events so far.
+    pub(super) fn forget(&self) {
+        self.lock().events.clear();
+    }
+
     /// Waits until something changes, but not for long: counts of a connection change without a word here.
     pub(super) fn step(&self) {
         drop(self.wait(self.lock(), Duration::from_millis(1)));

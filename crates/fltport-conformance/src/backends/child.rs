@@ -64,6 +64,21 @@ impl Children {
         }
     }
 
+    /// Has a process end by itself, and waits until it is gone.
+    pub(super) fn exit(&mut self, who: Who, op: Op) {
+        self.start(who, op, Call::Exit);
+        if let Some(mut process) = self.running.remove(&who) {
+            process.child.wait().expect("the process is reaped");
+        }
+    }
+
+    /// Tells every process.
+    pub(super) fn tell_all(&mut self, op: Op, call: &Call) {
+        let all: Vec<_> = self.running.keys().copied().collect();
+        all.into_iter()
+            .for_each(|who| self.start(who, op, call.clone()));
+    }
+
     /// Stops a process; it takes part in nothing any more.
     pub(super) fn stop(&mut self, who: Who) {
         let pid = self.pid(who).cast_signed();

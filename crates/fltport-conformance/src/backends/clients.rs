@@ -30,6 +30,8 @@ pub(super) enum Call {
     Post { client: ClientId, size: u32 },
     /// CancelIoEx.
     Cancel { get: Op },
+    /// Lets go of a get that was posted.
+    Abandon { get: Op },
     /// FilterReplyMessage.
     Reply {
         client: ClientId,
@@ -38,6 +40,8 @@ pub(super) enum Call {
         #[serde(with = "hex")]
         payload: Vec<u8>,
     },
+    /// Gets and replies until a message without a number comes.
+    Serve { client: ClientId },
     /// Lets go of a message.
     Drop { client: ClientId, message: u64 },
     /// Asks whether a message is abandoned.
@@ -51,12 +55,30 @@ pub(super) enum Call {
     },
     /// CloseHandle.
     Close { client: ClientId },
+    /// Ends the connection and waits for nothing.
+    HangUp { client: ClientId },
     /// DuplicateHandle.
     Duplicate { client: ClientId, name: ClientId },
     /// Connects, greets, and sends what is no frame.
     Garbage { name: String },
+    /// Connects as a client of 32 bits, gets one message and answers it with its first bytes.
+    Narrow { name: String, size: u32, reply: u32 },
+    /// Takes an open regular file for a connection.
+    File,
+    /// Becomes another user.
+    Become { user: u32 },
+    /// Connects, and has a program that inherits the connection use it, perhaps as another user.
+    Bequeath { name: String, heir: Option<u32> },
+    /// Looks whether a program that is started has a connection of this process.
+    LeaveNothing,
     /// Serves a port of this name.
     Host { name: String },
+    /// Lets go of clients that are closed.
+    Forget,
+    /// Ends the process.
+    Exit,
+    /// Makes the process another program.
+    Exec,
 }
 
 /// How clients reach their ports.
@@ -74,7 +96,9 @@ pub(super) struct Clients {
     way: Arc<Way>,
     board: Arc<Board>,
     clients: Arc<Mutex<BTreeMap<ClientId, Arc<Held>>>>,
-    withdrawn: Arc<Mutex<Vec<Op>>>,
+    /// Those whose last handle was closed: what a call then says is the library's word.
+    closed: Arc<Mutex<BTreeMap<ClientId, Arc<Held>>>>,
+    posted: Arc<Mutex<BTreeMap<Op, Wish>>>,
 }
 
 /// One handle's connection, shared by its duplicates.
@@ -84,8 +108,16 @@ struct Held {
     messages: Mutex<BTreeMap<u64, Message>>,
 }
 
-/// How often a get that may be withdrawn looks whether it is.
-const LOOK: Duration = Duration::from_millis(2);
+/// What is to become of a get that was posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Wait,
+    Cancel,
+    Abandon,
+}
+
+/// How often a get that may be withdrawn looks whether it is: at first, and when it has waited for long.
+const LOOK: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(2)];
 
 impl Clients {
     pub(super) fn new(way: Way, board: Arc<Board>) -> Self {
@@ -93,7 +125,8 @@ impl Clients {
             way: Arc::new(way),
             board,
             clients: Arc::default(),
-            withdrawn: Arc::default(),
+            closed: Arc::default(),
+            posted: Arc::default(),
         }
     }
 
@@ -103,7 +136,9 @@ impl Clients {
             Call::Connect { name, context } => self.connect(op, name, context),
             Call::Get { client, size } => self.get(op, client, size, false),
             Call::Post { client, size } => self.get(op, client, size, true),
-            Call::Cancel { get } => lock(&self.withdrawn).push(get),
+            Call::Cancel { get } => self.wish(get, Wish::Cancel),
+            Call::Abandon { get } => self.wish(get, Wish::Abandon),
+            Call::Forget => lock(&self.closed).clear(),
             Call::Reply {
                 client,
                 message,
@@ -114,9 +149,12 @@ impl Clients {
                 if let Some(message) = lock(&held.messages).remove(&message) {
                     message.detach();
                 }
-                let done = held.client.reply_to(message, NtStatus(status), &payload);
+                // At an odd address, as a library that is given bytes has to take them.
+                let odd = [&[0][..], &payload].concat();
+                let done = held.client.reply_to(message, NtStatus(status), &odd[1..]);
                 Done::Replied(done.map_or_else(|error| error.hresult().0, |()| OK))
             }),
+            Call::Serve { client } => self.with(op, client, Done::Served(Vec::new()), serve),
             Call::Drop { client, message } => self.with(op, client, Done::Closed, move |held| {
                 drop(lock(&held.messages).remove(&message));
                 Done::Closed
@@ -133,16 +171,38 @@ impl Clients {
                 input,
                 capacity,
             } => self.with(op, client, Done::Response(DISC, Vec::new()), move |held| {
-                let (status, output) = held.client.send_raw(&input, capacity);
+                // At an odd address, as a library that is given bytes has to take them.
+                let odd = [&[0][..], &input].concat();
+                let (status, output) = held.client.send_raw(&odd[1..], capacity);
                 Done::Response(status.to_hresult().0, output)
             }),
             Call::Close { client } => self.close(op, client),
+            Call::HangUp { client } => self.with(op, client, Done::Closed, |held| {
+                held.client.hang_up();
+                Done::Closed
+            }),
             Call::Duplicate { client, name } => {
                 let mut clients = lock(&self.clients);
                 let held = clients.get(&client).cloned();
                 clients.extend(held.map(|held| (name, held)));
             }
-            Call::Garbage { .. } | Call::Host { .. } => {
+            Call::File => {
+                let program = std::env::current_exe().expect("this program has a path");
+                let file = std::fs::File::open(program).expect("it is a file");
+                let result = Client::from_fd(file.into(), b"");
+                // Such a client would have no messages to give.
+                let result = result.map(|_| ClientId(op.0));
+                let result = result.map_err(|error| error.hresult().0);
+                self.board.finish(op, Done::Connected(result));
+            }
+            Call::Become { .. }
+            | Call::Bequeath { .. }
+            | Call::LeaveNothing
+            | Call::Garbage { .. }
+            | Call::Narrow { .. }
+            | Call::Host { .. }
+            | Call::Exit
+            | Call::Exec => {
                 unreachable!("only processes of their own do that")
             }
         }
@@ -189,10 +249,13 @@ impl Clients {
         };
         // Here, not in the thread: gets are posted in the order of the story.
         let get = held.client.post_get(size);
-        let (board, withdrawn) = (Arc::clone(&self.board), Arc::clone(&self.withdrawn));
+        let (board, posted) = (Arc::clone(&self.board), Arc::clone(&self.posted));
+        if may_be_withdrawn {
+            lock(&posted).insert(op, Wish::Wait);
+        }
         std::thread::spawn(move || {
             let ended = if may_be_withdrawn {
-                wait_or_withdraw(get, || lock(&withdrawn).contains(&op))
+                wait_or_withdraw(get, || lock(&posted)[&op])
             } else {
                 get.wait()
             };
@@ -213,8 +276,16 @@ impl Clients {
                 }
             };
             drop(held);
+            lock(&posted).remove(&op);
             board.finish(op, done);
         });
+    }
+
+    /// Says what is to become of a get, if it has not ended.
+    fn wish(&self, get: Op, wish: Wish) {
+        if let Some(posted) = lock(&self.posted).get_mut(&get) {
+            *posted = wish;
+        }
     }
 
     fn close(&self, op: Op, client: ClientId) {
@@ -222,6 +293,9 @@ impl Clients {
         let last = held
             .as_ref()
             .is_none_or(|held| !self.has_another_name(held));
+        if let Some(held) = held.as_ref().filter(|_| last) {
+            lock(&self.closed).insert(client, Arc::clone(held));
+        }
         let board = Arc::clone(&self.board);
         std::thread::spawn(move || {
             if let Some(held) = held.filter(|_| last) {
@@ -238,7 +312,8 @@ impl Clients {
     }
 
     fn held(&self, client: ClientId) -> Option<Arc<Held>> {
-        lock(&self.clients).get(&client).cloned()
+        let open = lock(&self.clients).get(&client).cloned();
+        open.or_else(|| lock(&self.closed).get(&client).cloned())
     }
 
     /// Does something with a client on a thread; `closed` is the end for a handle that was closed.
@@ -261,18 +336,41 @@ impl Clients {
     }
 }
 
-fn wait_or_withdraw(
-    mut get: PostedGet,
-    withdrawn: impl Fn() -> bool,
-) -> Result<Message, CallError> {
+fn wait_or_withdraw(mut get: PostedGet, wish: impl Fn() -> Wish) -> Result<Message, CallError> {
+    let [mut look, longest] = LOOK;
     loop {
-        if let Some(ended) = get.wait_within(LOOK) {
+        if let Some(ended) = get.wait_within(look) {
             return ended;
         }
-        if withdrawn() {
-            return get.cancel();
+        look = longest.min(look * 2);
+        match wish() {
+            Wish::Wait => {}
+            Wish::Cancel => return get.cancel(),
+            Wish::Abandon => {
+                drop(get);
+                return Err(CallError::Cancelled);
+            }
         }
     }
+}
+
+/// Gets and replies without a pause; what became of each reply.
+fn serve(held: &Held) -> Done {
+    let mut served = Vec::new();
+    while let Ok(message) = held.client.next_message() {
+        let number = message
+            .payload()
+            .first_chunk()
+            .map(|number| u64::from_le_bytes(*number));
+        let reply: Vec<u8> = message.payload().iter().map(|byte| !byte).collect();
+        let replied = message.reply(&reply);
+        let Some(number) = number else { break };
+        served.push((
+            number,
+            replied.map_or_else(|error| error.hresult().0, |()| OK),
+        ));
+    }
+    Done::Served(served)
 }
 
 /// What a message shows to the story.

@@ -10,11 +10,23 @@ pub(super) fn lacks(kind: Kind, need: Need) -> Option<&'static str> {
         (Need::Names, Simulator) => "the simulator has no namespace; name rules are the system's",
         (Need::Names, Memory) => "a pair in memory has no name",
         (Need::Access, Memory) => "a pair in memory is made without an access check",
+        (Need::NameSyntax, Memory) => "a pair in memory has no name",
+        (Need::FoldersApart, Simulator) => {
+            "the simulator has no namespace; name rules are the system's"
+        }
+        (Need::FoldersApart, Memory) => "a pair in memory has no name",
+        (Need::FoldersApart, Linux | Processes) => {
+            "folders of a name are made with its port, and removed with it"
+        }
+        (Need::UnsaidAccess, Simulator) => {
+            "the engine's port is always told its access; the default is the library's"
+        }
+        (Need::UnsaidAccess, Memory) => "a pair in memory is made without an access check",
+        (Need::Users, Processes) if !rustix::process::geteuid().is_root() => {
+            "only root can start clients of another user"
+        }
         (Need::Users, Memory | Linux) => "all ends live in one process of one user",
         (Need::Processes, Simulator | Memory | Linux) => "the client is no process of its own",
-        (Need::SharedHandles, _) => {
-            "two processes at once on one connection would share one stream of frames"
-        }
         (Need::PassedHandles, Simulator | Memory | Linux) => "the client is no process of its own",
         (Need::FilterObject, Memory | Linux | Processes) => {
             "a ServerPort is its own filter: shutting it down closes it first"
@@ -32,11 +44,12 @@ pub(super) fn lacks(kind: Kind, need: Need) -> Option<&'static str> {
         (Need::AccessMasks, _) => {
             "access is granted whole, to users and groups; masks and entries are for the Windows backend"
         }
-        (Need::CHeader, _) => "there is no C header yet; for the C interface",
         (Need::Parallel, Simulator) => "the simulator does one step after the other",
-        (Need::RealTime, Simulator) => "time passes only when a story says so",
         (Need::WallClock, Memory | Linux | Processes) => {
             "the system's clock cannot be set for a test"
+        }
+        (Need::HostProcess, Simulator | Memory | Linux) => {
+            "the host is the process that tells the story"
         }
         (Need::Bytes | Need::NotReading, Memory) => "packets in memory come from the library alone",
         (Need::Bytes, Simulator) => "the simulator's frames come from its own client",
@@ -44,10 +57,14 @@ pub(super) fn lacks(kind: Kind, need: Need) -> Option<&'static str> {
         (Need::Attachments, Simulator) => "the simulator has no files",
         (Need::Identity, Simulator) => "the simulator has no processes",
         (Need::Identity, Memory | Linux) => "all ends live in one process",
-        (Need::Accounting, Simulator) => "the simulator is not a process",
         (Need::ContextChecks, Simulator) => "the library that checks it is not part of the engine",
         (Need::DyingConnect, Memory | Linux) => "the client is no process of its own",
+        (Need::OtherHandles, Simulator | Memory) => {
+            "a client here is no descriptor that another could be taken for"
+        }
         (Need::MessageState, Simulator) => "the simulator's client keeps no messages",
+        (Need::HangingUp, Simulator) => "how long a client waits for its end is not the engine's",
+        (Need::OddAddresses, Simulator) => "the simulator's buffers have no addresses",
         _ => return None,
     })
 }

@@ -4,12 +4,14 @@ mod agent;
 mod board;
 mod child;
 mod clients;
+mod heir;
 mod lacks;
 mod real;
 mod recorder;
 mod sim;
 
 pub use agent::{serve, use_agent};
+pub use heir::{inherit, inventory};
 
 use crate::backend::{Backend, Need};
 

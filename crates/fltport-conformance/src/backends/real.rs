@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fltport::{
     Access, ClientPort, NtStatus, Outbound, Pending, Reply, SendError, ServerPort, Timeout,
+    WallTime,
 };
 
 use super::Kind;
 use super::board::Board;
 use super::child::Children;
 use super::clients::{Call, Clients, Way};
-use super::recorder::{Conns, Recorder, Scripts, lock};
+use super::recorder::{Conns, Recorder, Scripts, Silent, lock};
 use crate::backend::{
     Allow, Backend, CallId, Callback, ClientId, ConnId, Counts, Done, Event, Need, Op, PortId,
     PortSpec, Script, Sent, Who,
@@ -26,7 +27,7 @@ pub(super) struct Real {
     board: Arc<Board>,
     conns: Conns,
     ports: BTreeMap<PortId, Port>,
-    /// Open ports of clients in memory, by name.
+    /// The newest ports of clients in memory, by name.
     names: Arc<Mutex<BTreeMap<String, Arc<ServerPort>>>>,
     here: Clients,
     children: Children,
@@ -39,7 +40,6 @@ pub(super) struct Real {
 
 struct Port {
     filter: u32,
-    name: String,
     port: Arc<ServerPort>,
     scripts: Arc<Mutex<Scripts>>,
 }
@@ -94,7 +94,7 @@ impl Real {
         let host = rustix::process::geteuid().as_raw();
         match allow {
             Allow::Everyone => Access::everyone(),
-            Allow::Default => Access::host_only(host),
+            Allow::Unsaid | Allow::Default => Access::host_only(host),
             Allow::Nobody => Access::nobody(),
             Allow::Users(users) => users.iter().fold(Access::host_only(host), |access, user| {
                 access.allow_user(*user)
@@ -159,10 +159,10 @@ impl Backend for Real {
 
     fn take(&mut self, op: Op, within: Duration) -> Option<Done> {
         let done = self.board.take(op, within);
-        if let Some(Done::Connected(Ok(client))) = &done {
-            if let Some(who) = self.children.home_of(op) {
-                self.homes.insert(*client, who);
-            }
+        if let Some(Done::Connected(Ok(client))) = &done
+            && let Some(who) = self.children.home_of(op)
+        {
+            self.homes.insert(*client, who);
         }
         done
     }
@@ -175,6 +175,34 @@ impl Backend for Real {
         self.board.step();
     }
 
+    fn wall(&mut self, _: ConnId) -> WallTime {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        WallTime::from_unix(unix.unwrap_or(Duration::ZERO))
+    }
+
+    fn set_wall(&mut self, _: Duration) {
+        unreachable!("Need::WallClock is lacking")
+    }
+
+    fn forget(&mut self) {
+        self.board.forget();
+        lock(&self.conns).retain(|_, conn| conn.info().connected);
+        let op = self.board.op();
+        self.here.start(op, Call::Forget);
+        self.children.tell_all(op, &Call::Forget);
+    }
+
+    fn handles(&mut self) -> Option<usize> {
+        if self.kind == Kind::Memory {
+            return None;
+        }
+        // A socket that a host has accepted bears the name of the one that listens.
+        let sockets = std::fs::read_to_string("/proc/net/unix").expect("the sockets are listed");
+        let folder = self.directory.path().to_str().expect("text");
+        let mine = sockets.lines().filter(|line| line.contains(folder));
+        Some(mine.count())
+    }
+
     fn create(&mut self, spec: &PortSpec) -> Result<PortId, NtStatus> {
         let scripts: Arc<Mutex<Scripts>> = Arc::default();
         let recorder = Recorder {
@@ -182,24 +210,29 @@ impl Backend for Real {
             conns: Arc::clone(&self.conns),
             scripts: Arc::clone(&scripts),
             port_cookie: spec.cookie,
-            message_callback: spec.message_callback,
         };
         let builder = if self.kind == Kind::Memory {
             ServerPort::unnamed()
         } else {
             ServerPort::builder(&spec.name).directory(self.directory.path())
         };
-        let port = builder
-            .access(Self::access(&spec.access))
+        let builder = match &spec.access {
+            Allow::Unsaid => builder,
+            said => builder.access(Self::access(said)),
+        };
+        let builder = builder
             .max_connections(spec.max_connections)
-            .max_message(2 << 20)
-            .listen(recorder)
-            .map_err(|error| error.status())?;
+            .max_message(2 << 20);
+        let port = if spec.message_callback {
+            builder.listen(recorder)
+        } else {
+            builder.listen(Silent(recorder))
+        }
+        .map_err(|error| error.status())?;
         let (id, port) = (PortId(self.board.number()), Arc::new(port));
         lock(&self.names).insert(spec.name.clone(), Arc::clone(&port));
         let port = Port {
             filter: spec.filter,
-            name: spec.name.clone(),
             port,
             scripts,
         };
@@ -279,9 +312,8 @@ impl Backend for Real {
     }
 
     fn close_port(&mut self, port: PortId) {
-        let port = &self.ports[&port];
-        port.port.close();
-        lock(&self.names).remove(&port.name);
+        // In memory it stays to be found: what a connect to it says is the library's word.
+        self.ports[&port].port.close();
     }
 
     fn unregister(&mut self, filter: u32) -> Op {
@@ -295,7 +327,8 @@ impl Backend for Real {
         let mut ports = Vec::new();
         for id in mine {
             if let Some(port) = self.ports.remove(&id) {
-                lock(&self.names).remove(&port.name);
+                // The name may be another port's by now.
+                lock(&self.names).retain(|_, named| !Arc::ptr_eq(named, &port.port));
                 ports.push(port.port);
             }
         }
@@ -357,6 +390,12 @@ impl Backend for Real {
         }
     }
 
+    fn abandon_get(&mut self, op: Op) {
+        if let Some(client) = self.posted.remove(&op) {
+            self.call_of(client, Call::Abandon { get: op });
+        }
+    }
+
     fn reply(&mut self, client: ClientId, message: u64, status: NtStatus, payload: &[u8]) -> Op {
         let call = Call::Reply {
             client,
@@ -365,6 +404,10 @@ impl Backend for Real {
             payload: payload.to_vec(),
         };
         self.call_of(client, call)
+    }
+
+    fn serve(&mut self, client: ClientId) -> Op {
+        self.call_of(client, Call::Serve { client })
     }
 
     fn drop_message(&mut self, client: ClientId, message: u64) -> Op {
@@ -388,6 +431,10 @@ impl Backend for Real {
         self.call_of(client, Call::Close { client })
     }
 
+    fn hang_up(&mut self, client: ClientId) -> Op {
+        self.call_of(client, Call::HangUp { client })
+    }
+
     fn duplicate(&mut self, client: ClientId) -> ClientId {
         let name = ClientId(self.board.number());
         let home = self.homes.get(&client).copied();
@@ -405,6 +452,16 @@ impl Backend for Real {
         self.children.kill(who);
     }
 
+    fn exit(&mut self, who: Who) {
+        let op = self.board.op();
+        self.children.exit(who, op);
+    }
+
+    fn exec(&mut self, who: Who) {
+        let op = self.board.op();
+        self.children.start(who, op, Call::Exec);
+    }
+
     fn pid(&mut self, who: Who) -> u32 {
         if self.kind == Kind::Processes {
             self.children.pid(who)
@@ -415,6 +472,34 @@ impl Backend for Real {
 
     fn garbage(&mut self, who: Who, name: &str) -> Op {
         self.call(Some(who), Call::Garbage { name: name.into() })
+    }
+
+    fn narrow_client(&mut self, who: Who, name: &str, size: u32, reply: u32) -> Op {
+        let name = name.into();
+        self.call(Some(who), Call::Narrow { name, size, reply })
+    }
+
+    fn connect_file(&mut self) -> Op {
+        let who = (self.kind == Kind::Processes).then(Who::default);
+        self.call(who, Call::File)
+    }
+
+    fn become_user(&mut self, who: Who, user: u32) -> Op {
+        self.call(Some(who), Call::Become { user })
+    }
+
+    fn bequeath(&mut self, who: Who, name: &str, heir: Option<u32>) -> Op {
+        let name = name.into();
+        self.call(Some(who), Call::Bequeath { name, heir })
+    }
+
+    fn leave_nothing(&mut self, client: ClientId) -> Op {
+        self.call_of(client, Call::LeaveNothing)
+    }
+
+    fn occupy(&mut self, name: &str) {
+        let file = format!("{}.port", name.trim_start_matches('\\'));
+        std::fs::write(self.directory.path().join(file), b"no port").expect("a file is written");
     }
 
     fn foreign_host(&mut self, who: Who, name: &str) -> Op {

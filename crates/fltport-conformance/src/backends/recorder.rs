@@ -25,7 +25,21 @@ pub(super) struct Recorder {
     pub(super) conns: Conns,
     pub(super) scripts: Arc<Mutex<Scripts>>,
     pub(super) port_cookie: u64,
-    pub(super) message_callback: bool,
+}
+
+/// The callbacks of a port without a message callback.
+pub(super) struct Silent(pub(super) Recorder);
+
+impl PortHandler for Silent {
+    type Connection = Cookie;
+
+    fn connect(&self, port: ClientPort, peer: &Peer, context: &[u8]) -> Result<Cookie, NtStatus> {
+        self.0.connect(port, peer, context)
+    }
+
+    fn disconnect(&self, cookie: Cookie, peer: &Peer) {
+        self.0.disconnect(cookie, peer);
+    }
 }
 
 /// The connection cookie, and whose it is.
@@ -147,6 +161,7 @@ impl PortHandler for Recorder {
             context: context.to_vec(),
             pid: peer.pid(),
             uid: peer.uid(),
+            bits: peer.bits(),
         });
         self.play(call, &script, &port);
         let (status, ..) = answer(&script, b"", 0);
@@ -180,9 +195,6 @@ impl PortHandler for Recorder {
         input: &[u8],
         output: &mut [u8],
     ) -> Result<usize, Refusal> {
-        if !self.message_callback {
-            return Err(NtStatus::NOT_SUPPORTED.into());
-        }
         let call = self.call();
         let script = self.script(Callback::Message);
         self.board.note(Event::Message {

@@ -32,6 +32,8 @@ pub(super) struct Simulator {
     ports: BTreeMap<PortId, SimPort>,
     conns: BTreeMap<ConnId, SimConn>,
     clients: BTreeMap<ClientId, ConnId>,
+    /// Those whose last handle was closed: what a call then says is the engine's word.
+    closed: BTreeMap<ClientId, ConnId>,
     events: Vec<Event>,
     held: BTreeMap<CallId, Held>,
     pending: BTreeMap<Op, Pending>,
@@ -117,7 +119,13 @@ impl Simulator {
     /// Runs the callbacks that are due.
     fn callbacks(&mut self) -> bool {
         let mut busy = false;
-        let all: Vec<_> = self.conns.keys().copied().collect();
+        let due = |conn: &SimConn| {
+            !conn.pair.callbacks.is_empty()
+                || conn.disconnects < conn.pair.disconnects
+                || conn.releases < conn.pair.releases
+        };
+        let all = self.conns.iter().filter(|(_, conn)| due(conn));
+        let all: Vec<_> = all.map(|(id, _)| *id).collect();
         for id in all {
             let held = self
                 .held
@@ -242,10 +250,14 @@ impl Simulator {
                     .outcome(*name)
                     .map(sent)
                     .map(Done::Sent),
-                Pending::Call(conn, name, ask, _) => self.conns[conn]
-                    .pair
-                    .ended(*name)
-                    .map(|ended| call_done(*ask, ended)),
+                Pending::Call(conn, name, ask, get) => {
+                    let pair = &self.conns[conn].pair;
+                    let mut done = pair.ended(*name).map(|ended| call_done(*ask, ended));
+                    if let (Some(Done::Got(got)), Some(get)) = (&mut done, get) {
+                        got.remaining = pair.remaining.get(get).copied();
+                    }
+                    done
+                }
                 Pending::Close(conn) => self.conns[conn].ended.then_some(Done::Closed),
                 Pending::Unregister(filter) => (self.filters[filter].state()
                     == FilterState::Unregistered)
@@ -268,7 +280,10 @@ impl Simulator {
         start: impl FnOnce(&mut Pair) -> (u64, u64),
     ) -> Op {
         let op = self.op();
-        let Some(conn) = self.client(client) else {
+        let conn = self
+            .client(client)
+            .or_else(|| self.closed.get(&client).copied());
+        let Some(conn) = conn else {
             let ended = Ended::Done(NtStatus::PORT_DISCONNECTED, 0, None);
             self.finish(op, call_done(ask, &ended));
             return op;
@@ -321,13 +336,7 @@ fn sent(outcome: &Outcome<fltport_engine::sim::Bytes>) -> Sent {
             copied,
         } => {
             let copied = usize::try_from(*copied).expect("a size");
-            let cut = reply.0.len() > copied;
-            let status = if cut {
-                NtStatus::BUFFER_OVERFLOW
-            } else {
-                *status
-            };
-            (status, Some(reply.0[..copied].to_vec()), Some(true))
+            (*status, Some(reply.0[..copied].to_vec()), Some(true))
         }
         Outcome::TimedOut { delivered } => (NtStatus::TIMEOUT, None, Some(*delivered)),
         Outcome::Disconnected { delivered } => {

@@ -3,10 +3,12 @@
 
 mod a;
 mod b;
+mod b_limits;
 mod c;
 mod d;
 mod e;
 mod f;
+mod f_races;
 mod g;
 mod h;
 mod i;
@@ -15,7 +17,9 @@ mod k;
 mod l;
 mod m;
 mod n;
+mod n_mix;
 mod p;
+mod random;
 mod x;
 
 use crate::case::Case;
@@ -24,13 +28,15 @@ use crate::world::World;
 /// Every case, in order.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [
+    let mut all = [
         a::CASES,
         b::CASES,
+        b_limits::CASES,
         c::CASES,
         d::CASES,
         e::CASES,
         f::CASES,
+        f_races::CASES,
         g::CASES,
         h::CASES,
         i::CASES,
@@ -42,7 +48,10 @@ pub fn all() -> Vec<Case> {
         p::CASES,
         x::CASES,
     ]
-    .concat()
+    .concat();
+    // A chapter in several files need not be cut where its numbers are.
+    all.sort_by_key(Case::place);
+    all
 }
 
 /// The story of a case that no backend of today can express: its needs say why.

@@ -93,12 +93,17 @@ fn b30_a_connect_that_comes_after_unregistering_began_is_refused() {
 }
 
 #[test]
-fn b30_a_connect_that_unregistering_overtakes_is_told_that_it_is_over() {
+fn b30_a_connect_that_unregistering_overtakes_succeeds_and_is_over() {
     let mut house = House::new(1);
     let pair = house.begin(&user(1_000)).unwrap();
     house.unregister();
     let told = house.finish(pair, NtStatus::SUCCESS);
-    assert_eq!(told, Some(NtStatus::PORT_DISCONNECTED));
+    assert_eq!(told, Some(NtStatus::SUCCESS));
+    let (get, _) = house.pairs[pair].get(room(1));
+    assert_eq!(
+        ended(&house.pairs[pair], get),
+        Some(NtStatus::PORT_DISCONNECTED)
+    );
     assert_eq!(house.pairs[pair].disconnects, 1);
     house.pairs[pair].disconnect_returns();
     house.settle();

@@ -170,3 +170,28 @@ fn l9_a_thousand_gets_and_as_many_sends_complete_once_each() {
         assert_eq!(taken(&pair, get), Some(&n.to_le_bytes()[..]));
     }
 }
+
+#[test]
+fn senders_whom_gets_were_too_small_for_are_served_in_the_order_of_their_calls() {
+    let mut pair = Pair::connected();
+    let long = pair.send(&[1; 17], None, FOREVER);
+    let short = pair.send(&[2; 2], None, FOREVER);
+    for too_small in [pair.get(room(1)).0, pair.get(room(1)).0] {
+        assert_eq!(ended(&pair, too_small), Some(NtStatus::BUFFER_TOO_SMALL));
+    }
+    let last = pair.send(&[3; 16], None, FOREVER);
+    pair.get(room(1));
+    let (first, _) = pair.get(room(64));
+    assert_eq!(taken(&pair, first), Some(&[1; 17][..]));
+    assert_eq!(sent(&pair, long), Some(NtStatus::SUCCESS));
+    // What does not fit a get is passed over, and no more.
+    let longer = pair.send(&[4; 40], None, FOREVER);
+    pair.get(room(1));
+    let (second, _) = pair.get(room(16));
+    assert_eq!(taken(&pair, second), Some(&[2; 2][..]));
+    let (third, _) = pair.get(room(16));
+    assert_eq!(taken(&pair, third), Some(&[3; 16][..]));
+    assert_eq!(sent(&pair, short), Some(NtStatus::SUCCESS));
+    assert_eq!(sent(&pair, last), Some(NtStatus::SUCCESS));
+    assert_eq!(sent(&pair, longer), None);
+}

@@ -73,7 +73,7 @@ impl ClientLink for Socket {
     fn receive(&self, _: &mut [u8]) -> Received {
         match *self {}
     }
-    fn wait(&self, _: bool, _: Option<std::time::Instant>) -> bool {
+    fn wait(&self, _: bool, _: Option<crate::sync::Instant>) -> bool {
         match *self {}
     }
     fn close(&self) {

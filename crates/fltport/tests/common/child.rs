@@ -2,7 +2,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
+
+use rustix::process::{Pid, Signal};
 
 use super::{LIMIT, until};
 
@@ -11,8 +13,8 @@ const ROLE: &str = "FLTPORT_TEST_ROLE";
 /// A process that plays a role, ended with this value.
 pub(crate) struct Process {
     child: Child,
-    lines: mpsc::Receiver<String>,
-    _input: Option<ChildStdin>,
+    lines: Mutex<mpsc::Receiver<String>>,
+    input: Option<ChildStdin>,
 }
 
 /// The role of this process, if it was started by [`Process::start`]: its name and what it was told.
@@ -29,7 +31,13 @@ pub(crate) fn alone(name: &str, test: impl FnOnce()) {
         return test();
     }
     let mut process = Process::start(name, name, &[], |_| ()).unwrap();
-    assert!(process.wait().success(), "{name} failed on its own");
+    // For as long as it takes: the watchdog of the test runs in both.
+    let status = process.child.wait().unwrap();
+    process
+        .last_words()
+        .iter()
+        .for_each(|line| println!("{line}"));
+    assert!(status.success(), "{name} failed on its own");
 }
 
 /// Says something to the process that started this one.
@@ -41,6 +49,13 @@ pub(crate) fn say(what: &str) {
 /// Waits until the process that started this one is gone, or ends this one.
 pub(crate) fn wait_for_the_end() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// The next line that the process which started this one has told it; `None` when it is to end.
+pub(crate) fn next_line() -> Option<String> {
+    let mut line = String::new();
+    let length = std::io::stdin().read_line(&mut line).unwrap();
+    (length > 0).then(|| line.trim_end().to_string())
 }
 
 impl Process {
@@ -72,8 +87,8 @@ impl Process {
         });
         Ok(Self {
             child,
-            lines,
-            _input: input,
+            lines: Mutex::new(lines),
+            input,
         })
     }
 
@@ -83,13 +98,57 @@ impl Process {
 
     /// Waits until the process says something that starts with `what`; gives the rest.
     pub(crate) fn hear(&self, what: &str) -> String {
+        let lines = self.lines.lock().unwrap();
         loop {
-            let line = self.lines.recv_timeout(LIMIT);
+            // It may have much to do first, on a machine that has much to do.
+            let line = lines.recv_timeout(4 * LIMIT);
             let line = line.unwrap_or_else(|_| panic!("the process never said {what}"));
             if let Some(rest) = line.strip_prefix(what) {
                 return rest.trim().to_string();
             }
         }
+    }
+
+    /// Tells the process a line.
+    pub(crate) fn tell(&mut self, what: &str) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(format!("{what}\n").as_bytes()).unwrap();
+    }
+
+    /// Lets the process go on to its end: it finds nothing more to read.
+    pub(crate) fn let_go(&mut self) {
+        self.input = None;
+    }
+
+    /// What the process has said that nobody has heard yet. It is gone: otherwise this waits for its end.
+    pub(crate) fn last_words(&self) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        let words = std::iter::from_fn(|| match lines.recv_timeout(LIMIT) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("somebody holds its output open"),
+        });
+        words.collect()
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Stops the process, and waits until it has stopped.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self.id());
+        until("the process has stopped", || {
+            let text = std::fs::read_to_string(&stat).unwrap();
+            text.rsplit(')').next().unwrap().starts_with(" T")
+        });
+    }
+
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Kills the process, and waits until it is gone.

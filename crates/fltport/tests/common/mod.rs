@@ -2,8 +2,14 @@
 #![allow(dead_code)] // each test binary uses its part of this
 
 pub(crate) mod child;
+pub(crate) mod deadly;
 pub(crate) mod gate;
+pub(crate) mod host_program;
+pub(crate) mod look;
+pub(crate) mod peer_rights;
+pub(crate) mod random;
 pub(crate) mod raw;
+pub(crate) mod stage;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -38,9 +44,14 @@ pub(crate) struct Watchdog {
 }
 
 pub(crate) fn watchdog(test: &'static str) -> Watchdog {
+    watchdog_of(test, 2 * LIMIT)
+}
+
+/// As [`watchdog`], for a test that has more to do.
+pub(crate) fn watchdog_of(test: &'static str, most: Duration) -> Watchdog {
     let (alive, over) = mpsc::channel::<()>();
     std::thread::spawn(move || {
-        if over.recv_timeout(2 * LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if over.recv_timeout(most) == Err(mpsc::RecvTimeoutError::Timeout) {
             // Past the harness, which keeps what a test prints until the test is over.
             rustix::io::write(
                 rustix::stdio::stderr(),

@@ -21,6 +21,9 @@ use super::{Host, LIMIT};
 /// Payload bytes of one packet.
 pub(crate) const PART: usize = FRAME_MAX - FRAME_HEADER;
 
+/// Descriptors that the kernel takes with one packet.
+pub(crate) const SCM_MAX_FD: usize = 253;
+
 pub(crate) struct Raw(pub(crate) OwnedFd);
 
 impl Raw {
@@ -47,6 +50,85 @@ impl Raw {
         raw
     }
 
+    /// As [`Self::greeted`], with a context, at the port in this directory.
+    pub(crate) fn greeted_below(directory: &Path, context: &[u8]) -> Self {
+        let raw = Self::greeting_below(directory, context);
+        assert_eq!(raw.status(), Some(NtStatus::SUCCESS));
+        raw
+    }
+
+    /// Connects and greets, and does not wait for the answer.
+    pub(crate) fn greeting_below(directory: &Path, context: &[u8]) -> Self {
+        let raw = Self::connect_below(directory);
+        raw.frame(&hello(u32::try_from(context.len()).unwrap()), context);
+        raw
+    }
+
+    /// Listens in place of a host.
+    pub(crate) fn listen_below(directory: &Path) -> Self {
+        let kind = SocketType::SEQPACKET;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let socket = socket.unwrap();
+        let address = SocketAddrUnix::new(directory.join("Test.port")).unwrap();
+        rustix::net::bind(&socket, &address).unwrap();
+        rustix::net::listen(&socket, 64).unwrap();
+        Self(socket)
+    }
+
+    /// The next client of a [`Self::listen_below`].
+    pub(crate) fn accept(&self) -> Self {
+        Self(rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC).unwrap())
+    }
+
+    /// Sends a frame as a host does; whether the client still takes packets.
+    pub(crate) fn tell(&self, frame: &ToClient, payload: &[u8]) -> bool {
+        self.bytes(&[frame.header().as_bytes(), payload].concat())
+    }
+
+    /// Sends a request with this text.
+    pub(crate) fn ask(&self, number: u64, text: &str) -> bool {
+        let length = u32::try_from(text.len()).unwrap();
+        let frame = ToHost::Request {
+            request: number,
+            capacity: 64,
+            length,
+        };
+        self.frame(&frame, text.as_bytes())
+    }
+
+    /// The next frame of a kind that `wanted` knows.
+    pub(crate) fn next<T>(&self, mut wanted: impl FnMut(ToClient) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = wanted(self.answer().expect("the host ends the connection")) {
+                return found;
+            }
+        }
+    }
+
+    /// The id of the next message.
+    pub(crate) fn message(&self) -> u64 {
+        self.next(|frame| match frame {
+            ToClient::Message { header, .. } => Some(header.message_id),
+            _ => None,
+        })
+    }
+
+    /// Replies to a message; what became of it.
+    pub(crate) fn reply(&self, message_id: u64, bytes: &[u8]) -> NtStatus {
+        let frame = ToHost::Reply {
+            reply: message_id,
+            message_id,
+            status: NtStatus::SUCCESS,
+            length: u32::try_from(bytes.len()).unwrap(),
+        };
+        assert!(self.frame(&frame, bytes));
+        self.next(|frame| match frame {
+            ToClient::ReplyDone { status, .. } => Some(status),
+            _ => None,
+        })
+    }
+
     /// Sends a packet of these bytes; whether the host still takes packets.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> bool {
         rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL).is_ok()
@@ -69,11 +151,15 @@ impl Raw {
 
     /// Sends one packet with open files attached.
     pub(crate) fn frame_with(&self, frame: &ToHost, files: &[BorrowedFd<'_>]) -> bool {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+        self.bytes_with(frame.header().as_bytes(), files)
+    }
+
+    /// Sends one packet of these bytes with open files attached, as many as the kernel takes at once.
+    pub(crate) fn bytes_with(&self, bytes: &[u8], files: &[BorrowedFd<'_>]) -> bool {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(files)));
-        let header = frame.header();
-        let parts = [IoSlice::new(header.as_bytes())];
+        let parts = [IoSlice::new(bytes)];
         rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL).is_ok()
     }
 

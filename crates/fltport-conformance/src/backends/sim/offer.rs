@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use fltport::{NtStatus, PortName, Timeout};
+use fltport::{NtStatus, PortName, Timeout, WallTime};
 use fltport_engine::server::{Access, Port};
 use fltport_engine::sim::Pair;
+use fltport_engine::wire::ToHost;
+use zerocopy::IntoBytes;
 
 use super::{Ask, Held, Pending, SimConn, SimPort, Simulator, TICK};
 use crate::backend::{
@@ -13,6 +15,19 @@ use crate::backend::{
 };
 use crate::backends::Kind;
 use crate::backends::recorder::{Scripts, answer, cookie};
+
+/// A connection context, as it comes out of the greeting that it goes into.
+fn greeted(context: &[u8]) -> Vec<u8> {
+    let hello = ToHost::Hello {
+        bits: usize::BITS,
+        length: u32::try_from(context.len()).expect("a short context"),
+    };
+    let frame = [hello.header().as_bytes(), context].concat();
+    match ToHost::parse(&frame).expect("the greeting is a frame") {
+        (greeting, context) if greeting == hello => context.to_vec(),
+        other => panic!("a greeting came out as {other:?}"),
+    }
+}
 
 impl Backend for Simulator {
     fn lacks(&self, need: Need) -> Option<&'static str> {
@@ -53,11 +68,36 @@ impl Backend for Simulator {
         self.settle();
     }
 
+    fn wall(&mut self, conn: ConnId) -> WallTime {
+        self.conn(conn).pair.now().wall
+    }
+
+    fn set_wall(&mut self, forward: Duration) {
+        for conn in self.conns.values_mut() {
+            conn.pair.set_wall(forward);
+        }
+        self.settle();
+    }
+
+    fn forget(&mut self) {
+        self.events.clear();
+        let (clients, closed) = (&self.clients, &mut self.closed);
+        self.conns
+            .retain(|id, conn| !conn.ended || clients.values().any(|of| of == id));
+        closed.retain(|_, conn| self.conns.contains_key(conn));
+    }
+
+    fn handles(&mut self) -> Option<usize> {
+        let ports = self.ports.values().filter(|port| port.open).count();
+        let conns = self.conns.values().filter(|conn| !conn.ended).count();
+        Some(ports + conns)
+    }
+
     fn create(&mut self, spec: &PortSpec) -> Result<PortId, NtStatus> {
         PortName::parse(&spec.name).map_err(|error| error.status())?;
         let access = match &spec.access {
             Allow::Everyone => Access::everyone(),
-            Allow::Default => Access::host_only(0),
+            Allow::Unsaid | Allow::Default => Access::host_only(0),
             Allow::Nobody => Access::nobody(),
             Allow::Users(users) => users.iter().fold(Access::host_only(0), |access, user| {
                 access.allow_user(*user)
@@ -216,6 +256,11 @@ impl Backend for Simulator {
 
     fn connect(&mut self, who: Who, name: &str, context: &[u8]) -> Op {
         let op = self.op();
+        if let Err(error) = PortName::parse(name) {
+            let result = error.status().to_hresult().0;
+            self.finish(op, Done::Connected(Err(result)));
+            return op;
+        }
         let port = self
             .ports
             .iter()
@@ -232,9 +277,10 @@ impl Backend for Simulator {
             call,
             conn: id,
             port_cookie,
-            context: context.to_vec(),
+            context: greeted(context),
             pid: who.process,
             uid: who.user.unwrap_or(0),
+            bits: usize::BITS,
         });
         let conn = SimConn {
             pair: Pair::connecting(),
@@ -276,10 +322,18 @@ impl Backend for Simulator {
         self.settle();
     }
 
+    fn abandon_get(&mut self, op: Op) {
+        self.cancel(op);
+    }
+
     fn reply(&mut self, client: ClientId, message: u64, status: NtStatus, payload: &[u8]) -> Op {
         self.call(client, Ask::Reply, |pair| {
             (pair.start_reply(message, status, payload), 0)
         })
+    }
+
+    fn serve(&mut self, _: ClientId) -> Op {
+        unreachable!("Need::Parallel is lacking")
     }
 
     fn drop_message(&mut self, _: ClientId, _: u64) -> Op {
@@ -312,8 +366,19 @@ impl Backend for Simulator {
             self.finish(op, Done::Closed);
             return op;
         }
+        self.closed.insert(client, id);
         self.pending.insert(op, Pending::Close(id));
         self.conn(id).pair.close_client();
+        self.settle();
+        op
+    }
+
+    fn hang_up(&mut self, client: ClientId) -> Op {
+        let op = self.op();
+        if let Some(id) = self.client(client) {
+            self.conn(id).pair.close_client();
+        }
+        self.finish(op, Done::Closed);
         self.settle();
         op
     }
@@ -341,12 +406,44 @@ impl Backend for Simulator {
         self.settle();
     }
 
+    fn exit(&mut self, _: Who) {
+        unreachable!("Need::Processes is lacking")
+    }
+
+    fn exec(&mut self, _: Who) {
+        unreachable!("Need::Processes is lacking")
+    }
+
     fn pid(&mut self, who: Who) -> u32 {
         who.process
     }
 
     fn garbage(&mut self, _: Who, _: &str) -> Op {
         unreachable!("Need::Bytes is lacking")
+    }
+
+    fn narrow_client(&mut self, _: Who, _: &str, _: u32, _: u32) -> Op {
+        unreachable!("Need::Bytes is lacking")
+    }
+
+    fn connect_file(&mut self) -> Op {
+        unreachable!("Need::OtherHandles is lacking")
+    }
+
+    fn become_user(&mut self, _: Who, _: u32) -> Op {
+        unreachable!("Need::Processes is lacking")
+    }
+
+    fn bequeath(&mut self, _: Who, _: &str, _: Option<u32>) -> Op {
+        unreachable!("Need::PassedHandles is lacking")
+    }
+
+    fn leave_nothing(&mut self, _: ClientId) -> Op {
+        unreachable!("Need::PassedHandles is lacking")
+    }
+
+    fn occupy(&mut self, _: &str) {
+        unreachable!("Need::Names is lacking")
     }
 
     fn foreign_host(&mut self, _: Who, _: &str) -> Op {

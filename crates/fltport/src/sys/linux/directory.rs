@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use super::peer;
 use super::socket::Socket;
 use crate::error::{ConnectError, ListenError};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, StaticAtomicU64};
 use crate::sys::host_uid;
 
 /// The directory below which port names live.
@@ -385,7 +385,7 @@ fn remove_same_name(folder: &OwnedFd, leaf: &str) -> Result<(), Errno> {
 }
 
 fn temporary_name() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static NEXT: StaticAtomicU64 = StaticAtomicU64::new(0);
     format!(
         ".new-{}-{}",
         std::process::id(),

@@ -7,7 +7,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
 
 use fltport_engine::wire::FRAME_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -19,6 +18,7 @@ use rustix::net::{
 use super::peer_packet;
 use crate::body::Caller;
 use crate::link::{ClientLink, Packet, Received, Sent};
+use crate::sync::Instant;
 use crate::sys::Attachment;
 
 /// A connected socket.
@@ -69,13 +69,19 @@ impl Socket {
 
     /// Takes one packet without waiting, as a host: with its sender's identity, without descriptors.
     pub(crate) fn receive_as_host(&self, buffer: &mut [u8]) -> Received {
+        let mut ended = false;
         loop {
             return match peer_packet::receive(&*self.0, buffer) {
+                // See `receive`. A packet of no bytes is none of this: it is stamped, and a lie.
+                Ok(stamped) if stamped.length == 0 && stamped.sender.is_none() && !ended => {
+                    ended = true;
+                    continue;
+                }
                 Ok(stamped) => received(stamped.length, stamped.cut, stamped.sender, None),
                 Err(error) => match error.raw_os_error() {
                     // See `receive`.
                     Some(libc::EINTR | libc::ECONNRESET) => continue,
-                    Some(libc::EAGAIN) => Received::Empty,
+                    Some(libc::EAGAIN) if !ended => Received::Empty,
                     _ => Received::Down,
                 },
             };
@@ -116,14 +122,18 @@ impl ClientLink for Socket {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let mut ended = false;
         let message = loop {
             let mut parts = [IoSliceMut::new(buffer)];
             match rustix::net::recvmsg(&*self.0, &mut parts, &mut control, flags) {
+                // The kernel looks for a packet, then whether the other side has closed: what was sent and closed in between
+                // is not seen, but it is there. After the end nothing more can come, so a second look finds all.
+                Ok(message) if message.bytes == 0 && !ended => ended = true,
                 Ok(message) => break message,
                 // CONNRESET: the other side closed before it had read everything. The kernel says so once, and before it
                 // gives out what that side had sent.
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
-                Err(rustix::io::Errno::AGAIN) => return Received::Empty,
+                Err(rustix::io::Errno::AGAIN) if !ended => return Received::Empty,
                 Err(_) => return Received::Down,
             }
         };
@@ -186,4 +196,49 @@ pub(crate) fn pair() -> io::Result<(Socket, OwnedFd)> {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     Ok((Socket::new(ours), theirs))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// The other side sends one packet and closes, while this side looks again and again.
+    fn last_words_are_heard(receive: impl Fn(&Socket, &mut [u8]) -> Received) {
+        let (give, sockets) = mpsc::channel::<(Socket, mpsc::SyncSender<()>)>();
+        let speaker = std::thread::spawn(move || {
+            for (socket, ready) in sockets {
+                ready.send(()).unwrap();
+                assert_eq!(socket.send(b"last words", &[], None), Sent::Done);
+                socket.close();
+            }
+        });
+        let mut buffer = [0; 32];
+        for round in 0..4_000 {
+            let (ours, theirs) = pair().unwrap();
+            rustix::net::sockopt::set_socket_passcred(&ours, true).unwrap();
+            let (ready, is_ready) = mpsc::sync_channel(0);
+            give.send((Socket::new(theirs), ready)).unwrap();
+            is_ready.recv().unwrap();
+            let mut next = || loop {
+                match receive(&ours, &mut buffer) {
+                    Received::Empty => std::hint::spin_loop(),
+                    other => return other,
+                }
+            };
+            let first = next();
+            let heard = matches!(first, Received::Packet(Packet { length: 10, .. }));
+            assert!(heard, "round {round}: {first:?}");
+            assert!(matches!(next(), Received::Down), "round {round}");
+        }
+        drop(give);
+        speaker.join().unwrap();
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_is_read_before_the_end() {
+        last_words_are_heard(ClientLink::receive);
+        last_words_are_heard(Socket::receive_as_host);
+    }
 }

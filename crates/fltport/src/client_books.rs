@@ -1,0 +1,172 @@
+//! The books of a client's connection: which calls are pending, who waits for them, and which message goes to whom.
+//!
+//! Everything here is done under one lock and blocks on nothing; [`crate::client_driver`] moves the frames.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use fltport_engine::client::{Client as Engine, Output};
+use fltport_engine::wire::ToHost;
+use fltport_engine::{NtStatus, exchange};
+
+use crate::client_call::{Call, Delivered, Ended, Incoming};
+use crate::sync::thread::Thread;
+
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) engine: Engine<Incoming, Arc<Call>>,
+    /// Some thread reads for all.
+    pub(crate) reading: bool,
+    /// Somebody found that it does, and wants what has come meanwhile to be seen too.
+    pub(crate) look_again: bool,
+    /// Threads that wait and could read.
+    pub(crate) waiters: VecDeque<Thread>,
+    /// Messages that want a reply and have none: whether their sender has given up.
+    pub(crate) open: BTreeMap<u64, bool>,
+    /// Gets that somebody waits for, oldest first.
+    pub(crate) gets: BTreeMap<u64, PostedGet>,
+    /// Those of them that ended with the message of another get, so that their own is still to be withdrawn.
+    pub(crate) lent: BTreeSet<u64>,
+    /// Messages whose get was given up before they came, and that no other get waited for; the next get takes them.
+    pub(crate) ready: VecDeque<Delivered>,
+    /// Who waits for the host to close its end.
+    pub(crate) closers: Vec<Arc<Call>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct PostedGet {
+    pub(crate) call: Arc<Call>,
+    pub(crate) size: u32,
+}
+
+impl Books {
+    /// Of a connection that was just made.
+    pub(crate) fn new(max_message: u32) -> Self {
+        Self {
+            engine: Engine::new(max_message),
+            reading: false,
+            look_again: false,
+            waiters: VecDeque::new(),
+            open: BTreeMap::new(),
+            gets: BTreeMap::new(),
+            lent: BTreeSet::new(),
+            ready: VecDeque::new(),
+            closers: Vec::new(),
+        }
+    }
+
+    /// Wakes a thread that can read, if nobody does.
+    pub(crate) fn hand_over(&mut self) {
+        if self.reading {
+            return;
+        }
+        if let Some(next) = self.waiters.pop_front() {
+            next.unpark();
+        }
+    }
+
+    /// Ends a new get with a message that waits here. A get that is too small for it is told so.
+    pub(crate) fn serve_from_ready(&mut self, size: u32, call: &Call) -> bool {
+        let Some(message) = self.ready.pop_front() else {
+            return false;
+        };
+        if fits(size, &message) {
+            call.finish(Ended::Message(message));
+            return true;
+        }
+        let length = u32::try_from(message.bytes.len()).unwrap_or(u32::MAX);
+        call.finish(Ended::Done {
+            status: NtStatus::BUFFER_TOO_SMALL,
+            needed: exchange::needed(length).unwrap_or(u32::MAX),
+            bytes: Vec::new(),
+        });
+        self.ready.push_front(message);
+        true
+    }
+
+    /// Gives a message that its own get has no use for to the oldest get that fits, whose number it says, or else keeps it
+    /// for the next.
+    pub(crate) fn place(&mut self, mut message: Delivered) -> Option<u64> {
+        for (get, posted) in &self.gets {
+            if !fits(posted.size, &message) {
+                continue;
+            }
+            match posted.call.finish(Ended::Message(message)) {
+                Some(Ended::Message(refused)) => message = refused,
+                _ => {
+                    self.lent.insert(*get);
+                    return Some(*get);
+                }
+            }
+        }
+        self.ready.push_back(message);
+        None
+    }
+
+    /// Tells calls of their end; gives back the frames that are to be sent.
+    pub(crate) fn settle(&mut self) -> Vec<(ToHost, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Get { get, size } => frames.push((ToHost::Get { get, size }, Vec::new())),
+                Output::CancelGet { get } => frames.push((ToHost::CancelGet { get }, Vec::new())),
+                Output::Reply {
+                    reply,
+                    message_id,
+                    status,
+                    body,
+                } => {
+                    let length = u32::try_from(body.bytes.len()).unwrap_or(u32::MAX);
+                    frames.push((
+                        ToHost::Reply {
+                            reply,
+                            message_id,
+                            status,
+                            length,
+                        },
+                        body.bytes,
+                    ));
+                }
+                Output::Request {
+                    request,
+                    capacity,
+                    body,
+                } => {
+                    let length = u32::try_from(body.bytes.len()).unwrap_or(u32::MAX);
+                    frames.push((
+                        ToHost::Request {
+                            request,
+                            capacity,
+                            length,
+                        },
+                        body.bytes,
+                    ));
+                }
+                Output::Message { mark, header, body } => {
+                    let message = Ended::Message(body.into_delivered(header));
+                    if let Some(Ended::Message(orphan)) = mark.finish(message) {
+                        self.place(orphan);
+                    }
+                }
+                Output::Done {
+                    mark,
+                    status,
+                    needed,
+                    body,
+                } => {
+                    let bytes = body.map(|body| body.bytes).unwrap_or_default();
+                    mark.finish(Ended::Done {
+                        status,
+                        needed,
+                        bytes,
+                    });
+                }
+            }
+        }
+        frames
+    }
+}
+
+fn fits(size: u32, message: &Delivered) -> bool {
+    u32::try_from(message.bytes.len()).is_ok_and(|length| exchange::fits(size, length))
+}
