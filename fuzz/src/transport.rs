@@ -126,7 +126,7 @@ impl Liar {
         }
     }
 
-    fn with(&self, on: usize, act: impl FnOnce(&Raw)) {
+    fn with<T>(&self, on: usize, act: impl FnOnce(&Raw) -> T) {
         if let Some(raw) = &self.sockets[on] {
             act(raw);
         }
@@ -144,9 +144,9 @@ impl Liar {
         let frame = ToHost::Hello { bits, length: said };
         let bytes = [frame.header().as_bytes(), &vec![7; usize::from(context)]].concat();
         self.with(on, |raw| {
-            raw.send(&bytes);
+            let sent = raw.send(&bytes);
             // So that what follows meets a connection, in the same way each time.
-            if matches!(how, Greeting::Right | Greeting::Narrow) {
+            if sent && matches!(how, Greeting::Right | Greeting::Narrow) {
                 raw.wait_for_answer();
             }
         });

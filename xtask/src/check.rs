@@ -55,7 +55,7 @@ pub(crate) struct Step {
     pub(crate) run: fn(&Path) -> anyhow::Result<()>,
 }
 
-static STEPS: [Step; 8] = [
+static STEPS: [Step; 9] = [
     Step {
         name: "format",
         run: format,
@@ -83,6 +83,10 @@ static STEPS: [Step; 8] = [
     Step {
         name: "benchmark",
         run: benchmark,
+    },
+    Step {
+        name: "fuzz targets",
+        run: fuzz_targets,
     },
     Step {
         name: "documentation",
@@ -158,12 +162,21 @@ fn clippy(root: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// The benchmark is a workspace of its own, which the steps before do not reach.
 fn benchmark(root: &Path) -> anyhow::Result<()> {
-    let manifest = ["--manifest-path", "bench/Cargo.toml"];
+    apart(root, "bench/Cargo.toml")
+}
+
+fn fuzz_targets(root: &Path) -> anyhow::Result<()> {
+    apart(root, "fuzz/Cargo.toml")
+}
+
+/// Format and clippy of a workspace of its own, which the steps before do not reach.
+fn apart(root: &Path, manifest: &str) -> anyhow::Result<()> {
+    let remedy = format!("run `cargo fmt --manifest-path {manifest}`");
+    let manifest = ["--manifest-path", manifest];
     run_to_end(
         cargo(root).arg("fmt").args(manifest).arg("--check"),
-        "run `cargo fmt --manifest-path bench/Cargo.toml`",
+        &remedy,
     )?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| root.join("target").into());
     run_to_end(

@@ -101,7 +101,13 @@ impl Copy<'_> {
     fn refresh(&self) -> anyhow::Result<()> {
         let output = Command::new("git")
             .current_dir(self.root)
-            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+            .args([
+                "ls-files",
+                "-z",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+            ])
             .output()
             .context("cannot start git")?;
         ensure!(output.status.success(), "git does not list the files");
@@ -151,7 +157,10 @@ impl Copy<'_> {
         let status = Command::new("git")
             .current_dir(&self.tree)
             // The copy lies inside a repository that ignores it.
-            .env("GIT_CEILING_DIRECTORIES", self.tree.parent().unwrap_or(&self.tree))
+            .env(
+                "GIT_CEILING_DIRECTORIES",
+                self.tree.parent().unwrap_or(&self.tree),
+            )
             .arg("apply")
             .arg(patch)
             .status()
@@ -220,7 +229,10 @@ fn list(root: &Path) -> anyhow::Result<Vec<Mutant>> {
     let mut mutants = Vec::new();
     for entry in fs::read_dir(&folder).context("mutants/ is missing")? {
         let patch = entry?.path();
-        if patch.extension().is_some_and(|extension| extension == "patch") {
+        if patch
+            .extension()
+            .is_some_and(|extension| extension == "patch")
+        {
             mutants.push(read(patch)?);
         }
     }
@@ -238,7 +250,11 @@ fn read(patch: PathBuf) -> anyhow::Result<Mutant> {
             .collect()
     };
     let (what, tests) = (lines("What:").join(" "), lines("Caught by:"));
-    let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = patch
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     ensure!(
         !what.is_empty() && !tests.is_empty(),
         "{name} lacks its lines `What:` and `Caught by:`"
@@ -274,7 +290,11 @@ mod tests {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .unwrap();
-        let names: Vec<_> = list(root).unwrap().into_iter().map(|mutant| mutant.name).collect();
+        let names: Vec<_> = list(root)
+            .unwrap()
+            .into_iter()
+            .map(|mutant| mutant.name)
+            .collect();
         for required in REQUIRED {
             assert!(
                 names.iter().any(|name| name.ends_with(required)),

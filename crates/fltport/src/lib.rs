@@ -67,8 +67,8 @@ pub use fltport_engine::wire::MessageHeader;
 pub use fltport_engine::{HResult, NameError, NtStatus, PortName, Timeout, WallTime, limits};
 pub use message::Message;
 pub use peer::Peer;
-pub use posted::PostedGet;
 pub use port::{Builder, PortHandler, Refusal, ServerPort};
+pub use posted::PostedGet;
 #[cfg(target_os = "linux")]
 pub use sys::PortEntry;
 

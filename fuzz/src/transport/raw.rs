@@ -35,14 +35,14 @@ impl Raw {
         }
     }
 
-    /// Sends one packet, unless the host takes none.
-    pub(super) fn send(&self, packet: &[u8]) {
+    /// Sends one packet, unless there is no room for it or nobody to take it. Says whether it went.
+    pub(super) fn send(&self, packet: &[u8]) -> bool {
         rustix::net::send(
             &self.socket,
             packet,
             SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
         )
-        .ok();
+        .is_ok()
     }
 
     /// Sends one packet with so many open files, unless the kernel or the host refuses them.

@@ -16,8 +16,8 @@ use zerocopy::IntoBytes;
 
 use super::recorder::Scripts;
 use crate::backend::{
-    Backend, CallId, Callback, ClientId, ConnId, Done, Event, Got, Inside, Op,
-    PortId, PortSpec, Script, Sent, Who,
+    Backend, CallId, Callback, ClientId, ConnId, Done, Event, Got, Inside, Op, PortId, PortSpec,
+    Script, Sent, Who,
 };
 
 /// The finest step of time.
