@@ -96,9 +96,54 @@ impl Condvar {
 }
 
 pub(crate) mod thread {
+    use std::sync::Arc;
     use std::time::Duration;
 
-    pub(crate) use loom::thread::{Builder, Thread, current, park, spawn};
+    pub(crate) use loom::thread::{Builder, ThreadId, spawn};
+
+    use super::{Condvar, Mutex};
+
+    // Parking is our own: loom's `unpark` also wakes a thread that waits for a lock, as if it had got it.
+    loom::thread_local! {
+        static BED: Arc<Bed> = Arc::default();
+    }
+
+    #[derive(Debug, Default)]
+    struct Bed {
+        woken: Mutex<bool>,
+        changed: Condvar,
+    }
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct Thread {
+        id: ThreadId,
+        bed: Arc<Bed>,
+    }
+
+    impl Thread {
+        pub(crate) const fn id(&self) -> ThreadId {
+            self.id
+        }
+
+        pub(crate) fn unpark(&self) {
+            *self.bed.woken.lock().unwrap() = true;
+            self.bed.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn current() -> Thread {
+        let id = loom::thread::current().id();
+        let bed = BED.with(Arc::clone);
+        Thread { id, bed }
+    }
+
+    pub(crate) fn park() {
+        let bed = current().bed;
+        let mut woken = bed.woken.lock().unwrap();
+        while !std::mem::take(&mut *woken) {
+            woken = bed.changed.wait(woken).unwrap();
+        }
+    }
 
     pub(crate) fn park_timeout(_: Duration) {
         loom::thread::yield_now();
