@@ -240,7 +240,8 @@ impl Builder {
     }
 
     /// Connections at a time; 1 unless said otherwise. Counted before the connect callback runs, released after the
-    /// disconnect callback has returned and the client has read what it was promised, or is gone.
+    /// disconnect callback has returned and the client has read what it was promised, or is gone; at once where the filter
+    /// closes the connection.
     pub const fn max_connections(mut self, count: u32) -> Self {
         self.max_connections = count;
         self

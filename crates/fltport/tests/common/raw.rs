@@ -166,12 +166,15 @@ impl Raw {
     /// The next packet; `None` when the host has ended the connection.
     pub(crate) fn packet(&self) -> Option<Vec<u8>> {
         let end = Instant::now() + LIMIT;
+        let mut over = false;
         loop {
             let mut buffer = vec![0; FRAME_MAX];
             let mut parts = [IoSliceMut::new(&mut buffer)];
             let mut control = rustix::net::RecvAncillaryBuffer::default();
             match rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::DONTWAIT) {
-                Ok(message) if message.bytes == 0 => return None,
+                Ok(message) if message.bytes == 0 && over => return None,
+                // A packet and the end of the connection that came together are told in either order: look once more.
+                Ok(message) if message.bytes == 0 => over = true,
                 Ok(message) => {
                     buffer.truncate(message.bytes);
                     return Some(buffer);
