@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -112,6 +113,12 @@ impl Copy<'_> {
             .context("cannot start git")?;
         ensure!(output.status.success(), "git does not list the files");
         let names = String::from_utf8(output.stdout)?;
+        let listed: BTreeSet<_> = names
+            .split_terminator('\0')
+            .filter(|name| self.root.join(name).exists())
+            .map(|name| self.tree.join(name))
+            .collect();
+        prune(&self.tree, &listed)?;
         for name in names.split_terminator('\0') {
             let (from, to) = (self.root.join(name), self.tree.join(name));
             // Listed, and removed since.
@@ -182,6 +189,7 @@ impl Copy<'_> {
         let child = cargo
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .context("cannot start cargo")?;
         wait(child)
@@ -205,6 +213,22 @@ impl Copy<'_> {
     }
 }
 
+/// Removes what is not listed: a test that was removed from the source would go on running in the copy.
+fn prune(folder: &Path, listed: &BTreeSet<PathBuf>) -> anyhow::Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            prune(&path, listed)?;
+        } else if !listed.contains(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 fn wait(mut child: Child) -> anyhow::Result<Ended> {
     let end = Instant::now() + LIMIT;
     loop {
@@ -216,7 +240,11 @@ fn wait(mut child: Child) -> anyhow::Result<Ended> {
             });
         }
         if Instant::now() > end {
-            child.kill()?;
+            // Cargo and the tests that it has started.
+            let group = format!("-{}", child.id());
+            Command::new("kill")
+                .args(["-KILL", "--", &group])
+                .status()?;
             child.wait()?;
             return Ok(Ended::Hung);
         }

@@ -38,6 +38,9 @@ pub fn table(cases: &[Case], outcomes: &BTreeMap<(&str, Kind), Outcome>) -> Stri
         );
         writeln!(page, "| {} | {pass} | {fail} | {absent} |", kind.name()).ok();
     }
+    let nowhere = |case: &&Case| Kind::ALL.iter().all(|kind| lacks(case, *kind).is_some());
+    let (all, waiting) = (cases.len(), cases.iter().filter(nowhere).count());
+    writeln!(page, "\nOf {all} cases {waiting} can be told on none of these backends; nearly all of them wait for the C interface or a Windows backend.").ok();
     for (letter, _, title) in CHAPTERS {
         if cases.iter().all(|case| case.chapter() != letter) {
             continue;
@@ -91,5 +94,9 @@ Written by `cargo xtask conformance`, which tells every case on every backend. E
 Informer, S-ROS ReactOS), KMT from ReactOS' kernel tests, 3P a third party, WIN32 general Windows behaviour, X seen in
 binaries, I inferred. **Cases with X or I are not called Windows behaviour before they are confirmed on Windows.** Cases of
 chapter X are this implementation's own.
+
+Things may come later than a case says by 2 s, because the machine does much else; never earlier. Where a case says thousands of
+rounds, a tenth of them is told across processes, where the tests of races have all; where it says many seconds of load, a tenth of
+them in real time, where the soak has more.
 
 ";

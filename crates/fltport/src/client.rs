@@ -228,15 +228,13 @@ impl Client {
         status: NtStatus,
         payload: &[u8],
     ) -> Result<(), CallError> {
-        let call = self.connection.start_reply(message_id, status, payload);
-        self.connection
-            .wait(&call, None)
-            .map_or(Err(CallError::Disconnected), Ended::into_reply)
+        self.connection.reply(message_id, status, payload)
     }
 
     /// Closes the connection and blocks until the filter's disconnect callback has returned, as long as that may take.
     /// Gets and replies of other threads end at once, requests when their callbacks return. Must not be called from a
-    /// callback of this very connection, which it would wait for. [`Self::hang_up`] does not wait.
+    /// callback of this very connection, which it would wait for. [`Self::hang_up`] does not wait, nor does this on a
+    /// connection that is over already.
     ///
     /// # References
     /// `CloseHandle`.
@@ -248,7 +246,7 @@ impl Client {
     /// Ends the connection at once, as the death of this process would: every call of other threads ends now, and what the
     /// filter does about it is not waited for. Dropping the client does the same.
     pub fn hang_up(&self) {
-        self.connection.close();
+        self.connection.hang_up();
     }
 
     #[cfg(feature = "tokio")]
@@ -263,7 +261,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.connection.close();
+        self.connection.hang_up();
     }
 }
 

@@ -28,7 +28,9 @@ pub(crate) struct Books {
     /// Those of them that ended with the message of another get, so that their own is still to be withdrawn.
     pub(crate) lent: BTreeSet<u64>,
     /// Messages whose get was given up before they came, and that no other get waited for; the next get takes them.
-    pub(crate) ready: VecDeque<Delivered>,
+    ready: VecDeque<Kept>,
+    /// The owner of this end has closed it.
+    pub(crate) closed_here: bool,
     /// Who waits for the host to close its end.
     pub(crate) closers: Vec<Arc<Call>>,
 }
@@ -37,6 +39,14 @@ pub(crate) struct Books {
 pub(crate) struct PostedGet {
     pub(crate) call: Arc<Call>,
     pub(crate) size: u32,
+}
+
+/// A message whose get was given up.
+#[derive(Debug)]
+struct Kept {
+    message: Delivered,
+    /// A get was too small for it, and was told so.
+    told: bool,
 }
 
 impl Books {
@@ -51,6 +61,7 @@ impl Books {
             gets: BTreeMap::new(),
             lent: BTreeSet::new(),
             ready: VecDeque::new(),
+            closed_here: false,
             closers: Vec::new(),
         }
     }
@@ -65,23 +76,35 @@ impl Books {
         }
     }
 
-    /// Ends a new get with a message that waits here. A get that is too small for it is told so.
+    /// Ends a new get with the oldest message here that it fits. As at the host, one get is told that it is too small for a
+    /// message, and further small ones are for others.
     pub(crate) fn serve_from_ready(&mut self, size: u32, call: &Call) -> bool {
-        let Some(message) = self.ready.pop_front() else {
+        let concerned = |kept: &Kept| !kept.told || fits(size, &kept.message);
+        let Some(index) = self.ready.iter().position(concerned) else {
             return false;
         };
-        if fits(size, &message) {
-            call.finish(Ended::Message(message));
+        let Some(mut kept) = self.ready.remove(index) else {
+            return false;
+        };
+        if fits(size, &kept.message) {
+            call.finish(Ended::Message(kept.message));
             return true;
         }
-        let length = u32::try_from(message.bytes.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(kept.message.bytes.len()).unwrap_or(u32::MAX);
         call.finish(Ended::Done {
             status: NtStatus::BUFFER_TOO_SMALL,
             needed: exchange::needed(length).unwrap_or(u32::MAX),
             bytes: Vec::new(),
         });
-        self.ready.push_front(message);
+        kept.told = true;
+        self.ready.insert(index, kept);
         true
+    }
+
+    /// The owner of the connection has closed it: nobody gets anything any more.
+    pub(crate) fn close_here(&mut self) {
+        self.closed_here = true;
+        self.ready.clear();
     }
 
     /// Gives a message that its own get has no use for to the oldest get that fits, whose number it says, or else keeps it
@@ -99,7 +122,10 @@ impl Books {
                 }
             }
         }
-        self.ready.push_back(message);
+        if !self.closed_here {
+            let told = false;
+            self.ready.push_back(Kept { message, told });
+        }
         None
     }
 

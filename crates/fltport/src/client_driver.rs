@@ -14,7 +14,7 @@ use fltport_engine::{NtStatus, limits};
 use crate::client_books::{Books, PostedGet};
 use crate::client_call::{Call, Delivered, Ended, Incoming};
 use crate::client_unsent::Unsent;
-use crate::error::ConnectError;
+use crate::error::{CallError, ConnectError};
 use crate::frames::{self, Assembler};
 use crate::link::{ClientLink, Packet, Received, Sent};
 use crate::sync::thread;
@@ -105,7 +105,7 @@ impl Connection {
     pub(crate) fn start_get(&self, size: u32) -> (Arc<Call>, u64) {
         let call = Arc::new(Call::default());
         let (get, _) = self.begin(|books| {
-            if books.serve_from_ready(size, &call) {
+            if !books.closed_here && books.serve_from_ready(size, &call) {
                 return 0;
             }
             let get = books.engine.start_get(size, Arc::clone(&call));
@@ -118,6 +118,29 @@ impl Connection {
         (call, get)
     }
 
+    /// Replies, and waits for the host's word.
+    pub(crate) fn reply(
+        &self,
+        message_id: u64,
+        status: NtStatus,
+        payload: &[u8],
+    ) -> Result<(), CallError> {
+        let call = self.start_reply(message_id, status, payload);
+        self.wait(&call, None)
+            .map_or(Err(CallError::Disconnected), |ended| {
+                self.replied(ended, payload)
+            })
+    }
+
+    /// What the end of a reply with this payload says.
+    pub(crate) fn replied(&self, ended: Ended, payload: &[u8]) -> Result<(), CallError> {
+        match ended.into_reply() {
+            Ok(()) if self.is_too_long(payload) => Err(CallError::ReplyTooLong),
+            result => result,
+        }
+    }
+
+    /// Starts a reply. One that no sender can take whole is cut here, and says so: the sender must hear of it.
     pub(crate) fn start_reply(
         &self,
         message_id: u64,
@@ -125,6 +148,15 @@ impl Connection {
         payload: &[u8],
     ) -> Arc<Call> {
         let call = Arc::new(Call::default());
+        let room = usize::try_from(self.max_message).unwrap_or(usize::MAX);
+        let (status, payload) = if self.is_too_long(payload) {
+            (
+                NtStatus::BUFFER_OVERFLOW,
+                payload.get(..room).unwrap_or_default(),
+            )
+        } else {
+            (status, payload)
+        };
         let body = Incoming {
             bytes: payload.to_vec(),
             ..Incoming::default()
@@ -263,11 +295,17 @@ impl Connection {
     pub(crate) fn is_abandoned(&self, message_id: u64) -> bool {
         self.pump();
         let books = self.books();
-        books.engine.state() == State::Disconnected || books.open.get(&message_id) == Some(&true)
+        books.engine.state() != State::Connected || books.open.get(&message_id) == Some(&true)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
         self.books().engine.state() == State::Connected
+    }
+
+    /// Ends the connection on its owner's wish: what waits here for another get is given to nobody any more.
+    pub(crate) fn hang_up(&self) {
+        self.books().close_here();
+        self.close();
     }
 
     /// Ends the connection: every call ends now.
@@ -290,6 +328,7 @@ impl Connection {
         let call = Arc::new(Call::default());
         let mut unsent = self.unsent();
         let mut books = self.books();
+        books.close_here();
         if books.engine.state() == State::Disconnected {
             return;
         }
@@ -307,6 +346,10 @@ impl Connection {
     #[cfg(target_os = "linux")]
     pub(crate) fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
         self.link.descriptor()
+    }
+
+    fn is_too_long(&self, payload: &[u8]) -> bool {
+        u32::try_from(payload.len()).map_or(true, |length| length > self.max_message)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fltport_engine::NtStatus;
 use fltport_engine::wire::MessageHeader;
 
-use crate::client_call::{Delivered, Ended};
+use crate::client_call::Delivered;
 use crate::client_driver::Connection;
 use crate::error::CallError;
 use crate::sync::Instant;
@@ -105,12 +105,8 @@ impl Message {
     /// As [`Self::reply`].
     pub fn reply_with(mut self, status: NtStatus, payload: &[u8]) -> Result<(), CallError> {
         self.owes_reply = false;
-        let call = self
-            .connection
-            .start_reply(self.header.message_id, status, payload);
         self.connection
-            .wait(&call, None)
-            .map_or(Err(CallError::Disconnected), Ended::into_reply)
+            .reply(self.header.message_id, status, payload)
     }
 
     /// Gives up the obligation to reply: whoever has the number answers with [`crate::Client::reply_to`], or nobody does

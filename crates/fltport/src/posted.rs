@@ -55,7 +55,8 @@ impl PostedGet {
     }
 
     /// Withdraws the get, and blocks until the host has said whether that came in time: either a message is here, or its
-    /// sender still has it. Dropping the get does not wait; a message that was on its way is then for the next get.
+    /// sender still has it. Dropping the get does not wait for
+    /// that word; a message that was on its way is then for the next get.
     ///
     /// # Errors
     /// [`CallError::Cancelled`] if it was withdrawn, and those of [`Self::wait`].

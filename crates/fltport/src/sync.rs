@@ -1,7 +1,7 @@
 //! Atomics, locks, threads and the monotonic clock, from one place, so that a model checker can stand in for them.
 //!
 //! Every build has those of the standard library, by their own names and at no cost. The tests of this crate alone have
-//! loom's with `--cfg loom`, and shuttle's with `--cfg shuttle`: [`crate::models`] is what they check, and
+//! loom's with `--cfg loom`, and shuttle's with `--cfg shuttle`: `crate::models` is what they check, and
 //! `cargo xtask check --deep` runs it. `Arc` and `Weak` are the standard library's everywhere: what they count is not ours
 //! to check. `sys` has its threads and locks from the standard library too: no checker knows the system calls beside them.
 

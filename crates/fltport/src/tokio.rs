@@ -19,6 +19,8 @@ use crate::sys;
 
 /// An asynchronous [`crate::Client`]. Calls may be made from several tasks at once.
 ///
+/// A host that does not read its socket, because it was stopped or is overrun, holds up the thread of the task that sends.
+///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = fltport::tokio::Client::new(fltport::Client::connect(r"\ScannerPort", b"")?)?;
@@ -61,7 +63,7 @@ impl Client {
     pub async fn reply(&self, message: Message, payload: &[u8]) -> Result<(), CallError> {
         let (connection, message_id) = message.spend();
         let call = connection.start_reply(message_id, NtStatus::SUCCESS, payload);
-        self.ended(&call).await.into_reply()
+        connection.replied(self.ended(&call).await, payload)
     }
 
     /// Sends a request to the filter's message callback.

@@ -218,3 +218,74 @@ fn what_was_delivered_reaches_its_client_though_the_port_shuts_down() {
     };
     both_ways_owned(test);
 }
+
+#[test]
+fn f6_a_reply_over_the_ports_limit_is_cut_and_both_sides_hear_of_it() {
+    let _watchdog = watchdog("f6_a_reply_over_the_ports_limit");
+    each_way(
+        Handler::default,
+        |builder| builder.max_message(1_000),
+        |ends| {
+            for capacity in [4, 1_000] {
+                let sent = std::thread::scope(|scope| {
+                    let sent = scope.spawn(|| ends.filter.ask(b"x", capacity, LONG));
+                    let message = ends.client.next_message().unwrap();
+                    let reply = message.reply(&[7; 1_001]);
+                    assert_eq!(reply, Err(CallError::ReplyTooLong));
+                    sent.join().unwrap()
+                });
+                let (status, bytes) = match sent {
+                    Ok(reply) | Err(SendError::ReplyTooLong(reply)) => (reply.status, reply.bytes),
+                    Err(other) => panic!("{other}"),
+                };
+                assert_eq!(status, NtStatus::BUFFER_OVERFLOW);
+                assert_eq!(bytes, vec![7; usize::try_from(capacity).unwrap()]);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_message_kept_from_a_dropped_get_holds_up_no_other_and_ends_with_the_connection() {
+    let _watchdog = watchdog("a_message_kept_from_a_dropped_get");
+    both_ways(|ends| {
+        let dropped = ends.client.post_get(1_000);
+        ends.filter.notify(&[1; 500], LONG).unwrap();
+        // Its frame is taken by this call, at the latest.
+        assert_eq!(ends.client.send(b"look", 16).unwrap(), b"look");
+        drop(dropped);
+        let told = ends.client.get(64).map(drop);
+        assert_eq!(told, Err(CallError::TooSmall { needed: 516 }));
+        std::thread::scope(|scope| {
+            let small = scope.spawn(|| ends.filter.notify(b"small", LONG));
+            assert_eq!(ends.client.get(64).unwrap().payload(), b"small");
+            small.join().unwrap().unwrap();
+        });
+        ends.client.close();
+        let after = ends.client.get(1_000).map(drop);
+        assert_eq!(after, Err(CallError::Disconnected));
+    });
+}
+
+#[test]
+fn a_message_whose_connection_the_filter_has_closed_is_abandoned() {
+    let _watchdog = watchdog("a_message_whose_connection_the_filter_has_closed");
+    both_ways(|ends| {
+        let (told, ended) = std::sync::mpsc::channel();
+        let asked = ends
+            .filter
+            .ask_then(b"x", 4, Timeout::Never, move |result| {
+                told.send(result.map(drop)).unwrap();
+            });
+        let message = ends.client.next_message().unwrap();
+        assert!(!message.is_abandoned());
+        ends.filter.close();
+        let ended = ended.recv().unwrap();
+        assert!(matches!(
+            ended,
+            Err(SendError::Disconnected { delivered: true })
+        ));
+        until("the client knows", || message.is_abandoned());
+        drop(asked);
+    });
+}

@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
     case("K17", "D", &[Need::Addresses], "an invalid output address fails, and no callback is called", super::elsewhere),
     case("K18", "D", &[Need::OddAddresses], "input at an odd address arrives whole", k18),
     case("K19", "3P", &[Need::WindowsArguments], "one buffer for input and output", super::elsewhere),
-    case("K20", "D,I", &[], "16,000 requests, 16 at a time, all succeed; 16 callbacks run at once", k20),
+    case("K20", "D,I", &[], "thousands of requests of 16 callers all succeed; 16 callbacks run at once", k20),
     case("K21", "S", &[], "a request goes through while a get waits", k21),
     case("K22", "S", &[], "a request goes through between a get and its reply", k22),
     case("K23", "I", &[Need::Identity], "the callback is told the process that calls, not the one that connected", k23),
