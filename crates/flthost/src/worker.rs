@@ -209,7 +209,9 @@ struct PortNames<'a>(&'a Control);
 impl Drop for PortNames<'_> {
     fn drop(&mut self) {
         let ports = self.0.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.iter().for_each(|(_, port)| port.close());
+        for (_, port) in ports.iter() {
+            port.close();
+        }
     }
 }
 

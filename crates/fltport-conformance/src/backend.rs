@@ -381,8 +381,8 @@ pub trait Backend {
     fn cancel_send(&mut self, op: Op);
     /// FltCloseClientPort.
     fn close_client_port(&mut self, conn: ConnId);
-    /// FltCloseCommunicationPort.
-    fn close_port(&mut self, port: PortId);
+    /// FltCloseCommunicationPort; whether this call closed it.
+    fn close_port(&mut self, port: PortId) -> bool;
     /// FltUnregisterFilter, where ports are not closed first unless the backend's API does so by itself.
     fn unregister(&mut self, filter: u32) -> Op;
     /// What is known of a connection.

@@ -161,15 +161,18 @@ impl ServerPort {
         Builder::new(None)
     }
 
-    /// Stops new connects and gives the name back. Live connections go on, with their callbacks.
+    /// Stops new connects and gives the name back. Live connections go on, with their callbacks. Says whether this call
+    /// did it: closing a port again has no effect, whoever has its name by then.
     ///
     /// # References
     /// `FltCloseCommunicationPort`.
     #[doc(alias = "FltCloseCommunicationPort")]
-    pub fn close(&self) {
-        if self.shared.close() {
+    pub fn close(&self) -> bool {
+        let closed = self.shared.close();
+        if closed {
             self.reactor.stop_listening();
         }
+        closed
     }
 
     /// Closes the port, ends all its connections and blocks until their last callback has returned; no callback runs

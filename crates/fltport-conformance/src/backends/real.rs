@@ -311,9 +311,9 @@ impl Backend for Real {
         self.conn(conn).close();
     }
 
-    fn close_port(&mut self, port: PortId) {
+    fn close_port(&mut self, port: PortId) -> bool {
         // In memory it stays to be found: what a connect to it says is the library's word.
-        self.ports[&port].port.close();
+        self.ports[&port].port.close()
     }
 
     fn unregister(&mut self, filter: u32) -> Op {

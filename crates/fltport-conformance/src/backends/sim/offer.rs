@@ -218,13 +218,15 @@ impl Backend for Simulator {
         self.settle();
     }
 
-    fn close_port(&mut self, port: PortId) {
+    fn close_port(&mut self, port: PortId) -> bool {
         let port = self.ports.get_mut(&port).expect("a port");
-        if port.port.handle_close() {
+        let closed = port.port.handle_close();
+        if closed {
             port.open = false;
             let filter = port.spec.filter;
             self.filters.entry(filter).or_default().handle_port_closed();
         }
+        closed
     }
 
     fn unregister(&mut self, filter: u32) -> Op {
