@@ -6,6 +6,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
+use crate::gets::{Frames, Gets};
 use crate::limits;
 use crate::output::{Body, Outcome, Output, RequestKey, SendKey};
 use crate::questions::{Counters, Questions};
@@ -147,17 +148,66 @@ impl<B: Body, S> Connection<B, S> {
         timeout: Timeout,
         sender: S,
     ) -> SendKey {
-        if let Err(outcome) = self.admit(&body, reply) {
+        self.handle_send_through(&mut Frames, now, body, reply, timeout, sender)
+    }
+
+    /// As [`Self::handle_send`], on a link that keeps the words of gets.
+    pub fn handle_send_through(
+        &mut self,
+        words: &mut impl Gets<B, S>,
+        now: Now,
+        body: B,
+        reply: Option<u32>,
+        timeout: Timeout,
+        sender: S,
+    ) -> SendKey {
+        if let Err(outcome) = self.admit(body.length(), reply) {
             self.out.push_back(Output::Finished { sender, outcome });
             return SendKey(0);
         }
         let deadline = timeout.deadline(now);
         let key = self.questions.add(body, reply, deadline, sender);
-        self.match_one();
+        self.match_one(words);
         if deadline.passed(now) {
             self.questions.expire(now, &mut self.out);
         }
         key
+    }
+
+    /// Takes out the get that a message would have at once, for a link that keeps the words of gets and of waiters: it
+    /// then puts the message in itself, or asks again if that get was withdrawn. `None` where [`Self::handle_send_through`]
+    /// has to decide.
+    pub fn take_get(&mut self, length: u32, reply: Option<u32>) -> Option<u64> {
+        if self.state != State::Connected || !self.out.is_empty() {
+            return None;
+        }
+        self.admit(length, reply).ok()?;
+        self.questions.take_get(length)
+    }
+
+    /// Whether a sender waits for a get.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.questions.has_waiting()
+    }
+
+    /// The client has posted a get whose word the link keeps; the link has checked its number, its size, and that
+    /// there are not too many.
+    pub fn handle_word_posted(&mut self, get: u64, size: u32) {
+        if self.state == State::Connected {
+            self.questions.post_word(get, size);
+        }
+    }
+
+    /// A get whose word the link keeps was withdrawn.
+    pub fn handle_word_withdrawn(&mut self, get: u64) {
+        self.questions.forget_word(get);
+    }
+
+    /// The number of the message that was delivered last, of those whose reply is matched here.
+    #[must_use]
+    pub const fn last_message(&self) -> u64 {
+        self.questions.last_message()
     }
 
     /// The sender gives up by itself.
@@ -347,9 +397,12 @@ impl<B: Body, S> Connection<B, S> {
     /// The next thing to do, if any. Messages come one at a time, so that a driver whose link is full after one says so
     /// with [`Self::handle_blocked`] and the others stay with their senders.
     pub fn poll_output(&mut self) -> Option<Output<B, S>> {
-        if self.out.is_empty() {
-            self.match_one();
-        }
+        self.poll_output_through(&mut Frames)
+    }
+
+    /// As [`Self::poll_output`], on a link that keeps the words of gets. What that has carried out itself is no output.
+    pub fn poll_output_through(&mut self, words: &mut impl Gets<B, S>) -> Option<Output<B, S>> {
+        while self.out.is_empty() && self.match_one(words) {}
         self.out.pop_front()
     }
 
@@ -383,16 +436,14 @@ impl<B: Body, S> Connection<B, S> {
         self.questions.counters()
     }
 
-    fn admit(&self, body: &B, reply: Option<u32>) -> Result<(), Outcome<B>> {
+    fn admit(&self, length: u32, reply: Option<u32>) -> Result<(), Outcome<B>> {
         match self.state {
             // A filter that sends from its connect callback waits for gets that cannot come yet.
             State::Connected | State::Connecting(Early::Nothing) => {}
             _ => return Err(Outcome::Disconnected { delivered: false }),
         }
         let (waiting, outstanding) = self.questions.pending();
-        if body.length() > self.max_message
-            || reply.is_some_and(|capacity| capacity > self.max_message)
-        {
+        if length > self.max_message || reply.is_some_and(|capacity| capacity > self.max_message) {
             return Err(Outcome::Refused(NtStatus::INVALID_PARAMETER));
         }
         if waiting.saturating_add(outstanding) >= limits::WAITERS_PER_CONNECTION {
@@ -401,10 +452,10 @@ impl<B: Body, S> Connection<B, S> {
         Ok(())
     }
 
-    fn match_one(&mut self) {
-        if self.writable && self.state == State::Connected {
-            self.questions.match_one(&mut self.out);
-        }
+    fn match_one(&mut self, words: &mut impl Gets<B, S>) -> bool {
+        self.writable
+            && self.state == State::Connected
+            && self.questions.match_one(words, &mut self.out)
     }
 
     fn start_requests(&mut self) {

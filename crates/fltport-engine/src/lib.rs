@@ -28,6 +28,7 @@ extern crate std;
 pub mod client;
 pub mod connection;
 pub mod exchange;
+pub mod gets;
 pub mod limits;
 pub mod name;
 pub mod output;
@@ -39,6 +40,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod time;
+mod told;
 pub mod wire;
 
 pub use name::{NameError, PortName};

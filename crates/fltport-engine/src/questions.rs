@@ -2,24 +2,27 @@
 //! that wait for a reply.
 //!
 //! All rules are in [`crate::exchange`]; this file keeps the records those rules speak of, under the driver's lock. It
-//! knows nothing of connecting, callbacks or sockets: [`crate::connection`] is the room around it. A data plane in
-//! shared memory replaces this file and nothing else.
+//! knows nothing of connecting, callbacks or sockets: [`crate::connection`] is the room around it.
+//!
+//! Which get takes which message is decided here on every link. Whether that get is still posted is known where its word
+//! is: [`Gets`] is asked before anything is final. A link that keeps the words of gets and waiters in memory that both
+//! sides see carries deliveries out itself; [`crate::gets::Frames`] is the link that has them carried out by outputs.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::exchange::{self, Choice, Get, GetStep, Waiter, WaiterStep};
+use crate::gets::{Delivery, Gets, Offer, Refusal};
 use crate::limits;
 use crate::output::{Body, Outcome, Output, SendKey};
 use crate::status::NtStatus;
 use crate::time::{Deadline, Now};
+use crate::told::Told;
 
 /// Gets, senders and waiters of one connection.
 #[derive(Debug)]
 pub struct Questions<B, S> {
-    /// In the order of their numbers, which is the order of posting.
+    /// In the order of posting.
     gets: VecDeque<PostedGet>,
-    /// The same gets by size: whether any fits is asked far more often than which.
-    sizes: BTreeSet<(u32, u64)>,
     last_get: u64,
     waiting: BTreeMap<SendKey, Waiting<B, S>>,
     /// Senders that take the oldest get, whatever its size.
@@ -87,7 +90,6 @@ impl<B: Body, S> Questions<B, S> {
     pub const fn new() -> Self {
         Self {
             gets: VecDeque::new(),
-            sizes: BTreeSet::new(),
             last_get: 0,
             waiting: BTreeMap::new(),
             untold: BTreeSet::new(),
@@ -146,17 +148,49 @@ impl<B: Body, S> Questions<B, S> {
                 needed: 0,
             });
         } else {
-            let state = Get::Free.after(GetStep::Post).unwrap_or(Get::Posted);
-            self.sizes.insert((size, token));
-            self.gets.push_back(PostedGet { token, size, state });
+            self.push_get(token, size);
         }
         Ok(())
+    }
+
+    /// Posts a get whose word the link keeps, which has checked its number and size.
+    pub fn post_word(&mut self, token: u64, size: u32) {
+        self.push_get(token, size);
+    }
+
+    /// Forgets a get whose word the link keeps, and says so to nobody.
+    pub fn forget_word(&mut self, token: u64) {
+        self.gets.retain(|get| get.token != token);
+    }
+
+    /// Takes the get out that a message of `length` bytes would have, unless another sender comes first or a get has to
+    /// be told that it is too small. Whoever takes it delivers into it, or asks again if it was withdrawn.
+    pub fn take_get(&mut self, length: u32) -> Option<u64> {
+        if !self.waiting.is_empty() {
+            return None;
+        }
+        let index = self
+            .gets
+            .iter()
+            .position(|get| exchange::fits(get.size, length))?;
+        self.gets.remove(index).map(|get| get.token)
+    }
+
+    /// Whether a sender waits for a get.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn push_get(&mut self, token: u64, size: u32) {
+        let state = Get::Free.after(GetStep::Post).unwrap_or(Get::Posted);
+        self.gets.push_back(PostedGet { token, size, state });
     }
 
     /// Withdraws a get. One that a message has taken already stays taken; the client learns which from the frame that
     /// ends the get.
     pub fn cancel(&mut self, token: u64, out: &mut Queue<B, S>) {
-        let Ok(index) = self.gets.binary_search_by_key(&token, |get| get.token) else {
+        let Some(index) = self.gets.iter().position(|get| get.token == token) else {
             return;
         };
         self.end_get(index, GetStep::Cancel, NtStatus::CANCELLED, 0, out);
@@ -164,7 +198,7 @@ impl<B: Body, S> Questions<B, S> {
 
     /// Brings one sender and one get together, the oldest sender that a posted get concerns. Says whether there was one;
     /// each turn uses up a get.
-    pub fn match_one(&mut self, out: &mut Queue<B, S>) -> bool {
+    pub fn match_one(&mut self, words: &mut impl Gets<B, S>, out: &mut Queue<B, S>) -> bool {
         let Some(key) = self.next_sender() else {
             return false;
         };
@@ -177,8 +211,8 @@ impl<B: Body, S> Questions<B, S> {
             .enumerate()
             .map(|(index, get)| (index, get.size));
         match exchange::choose(sizes, waiting.body.length()) {
-            Choice::Fits(index) => self.deliver(key, index, out),
-            Choice::TooSmall(index) => self.refuse(key, index, out),
+            Choice::Fits(index) => self.deliver(key, index, words, out),
+            Choice::TooSmall(index) => self.refuse(key, index, words, out),
             Choice::None => return false,
         }
         true
@@ -210,6 +244,12 @@ impl<B: Body, S> Questions<B, S> {
             outcome,
         });
         settled.replier
+    }
+
+    /// The number of the message that was delivered last, of those that want a reply and wait for it here.
+    #[must_use]
+    pub const fn last_message(&self) -> u64 {
+        self.last_message
     }
 
     /// Ends one send on its sender's own wish. Nothing happens if it has ended already.
@@ -289,10 +329,16 @@ impl<B: Body, S> Questions<B, S> {
 
     /// The oldest sender that a posted get concerns.
     fn next_sender(&self) -> Option<SendKey> {
-        let (largest, _) = self.sizes.last()?;
+        if self.gets.is_empty() {
+            return None;
+        }
         let untold = self.untold.first().copied();
+        // Looked for only where it matters: hardly ever is a sender told.
+        let largest = (!self.told.is_empty())
+            .then(|| self.gets.iter().map(|get| get.size).max())
+            .flatten();
         let told = largest
-            .checked_sub(limits::HEADER)
+            .and_then(|largest| largest.checked_sub(limits::HEADER))
             .and_then(|room| self.told.oldest(room));
         match (untold, told) {
             (Some(untold), Some(told)) => Some(untold.min(told)),
@@ -308,42 +354,104 @@ impl<B: Body, S> Questions<B, S> {
         Some(waiting)
     }
 
-    fn take_get(&mut self, index: usize) -> Option<PostedGet> {
-        let get = self.gets.remove(index)?;
-        self.sizes.remove(&(get.size, get.token));
-        Some(get)
-    }
-
-    fn deliver(&mut self, key: SendKey, index: usize, out: &mut Queue<B, S>) {
-        let Some(get) = self.take_get(index) else {
+    fn deliver(
+        &mut self,
+        key: SendKey,
+        index: usize,
+        words: &mut impl Gets<B, S>,
+        out: &mut Queue<B, S>,
+    ) {
+        let Some(get) = self.gets.remove(index) else {
             return;
         };
         if get.state.after(GetStep::Assign).is_none() {
             return;
         }
+        let told = !self.untold.contains(&key);
         let Some(waiting) = self.take_waiting(key) else {
             return;
         };
+        let offer = Offer {
+            key,
+            body: waiting.body,
+            reply: waiting.reply,
+            deadline: waiting.deadline,
+            sender: waiting.sender,
+        };
+        match words.deliver(get.token, offer) {
+            Delivery::Withdrawn(offer) => return self.take_back(offer, told),
+            Delivery::Framed(offer) => self.deliver_by_frame(get.token, offer, out),
+            Delivery::Done(sender) => {
+                self.deadlines.remove(&(waiting.deadline, key));
+                self.finish_delivered(sender, out);
+            }
+            Delivery::Announced {
+                header,
+                deadline,
+                body,
+                delivered,
+            } => {
+                self.deadlines.remove(&(waiting.deadline, key));
+                let get = get.token;
+                out.push_back(Output::Deliver {
+                    get,
+                    header,
+                    deadline,
+                    body,
+                });
+                self.finish_delivered(delivered, out);
+            }
+        }
         self.counters.delivered = self.counters.delivered.wrapping_add(1);
-        let Waiting {
+    }
+
+    /// A message whose get was withdrawn waits on as before.
+    fn take_back(&mut self, offer: Offer<B, S>, told: bool) {
+        let Offer {
+            key,
             body,
             reply,
             deadline,
             sender,
-            ..
-        } = waiting;
+        } = offer;
+        if told {
+            self.told.insert(body.length(), key);
+        } else {
+            self.untold.insert(key);
+        }
+        let waiting = Waiting {
+            body,
+            reply,
+            deadline,
+            sender,
+        };
+        self.waiting.insert(key, waiting);
+    }
+
+    fn finish_delivered(&mut self, sender: Option<S>, out: &mut Queue<B, S>) {
+        if let Some(sender) = sender {
+            let outcome = Outcome::Delivered;
+            out.push_back(Output::Finished { sender, outcome });
+        }
+    }
+
+    fn deliver_by_frame(&mut self, get: u64, offer: Offer<B, S>, out: &mut Queue<B, S>) {
+        let Offer {
+            key,
+            body,
+            reply,
+            deadline,
+            sender,
+        } = offer;
         let Some(capacity) = reply else {
             self.deadlines.remove(&(deadline, key));
             out.push_back(Output::Deliver {
-                get: get.token,
+                get,
                 header: exchange::header(None),
                 deadline,
                 body,
             });
-            out.push_back(Output::Finished {
-                sender,
-                outcome: Outcome::Delivered,
-            });
+            self.finish_delivered(Some(sender), out);
             return;
         };
         // The waiter is recorded before the message leaves, so that an instant reply finds it.
@@ -362,29 +470,39 @@ impl<B: Body, S> Questions<B, S> {
         self.delivered.insert(key, id);
         let header = exchange::header(Some((capacity, id)));
         out.push_back(Output::Deliver {
-            get: get.token,
+            get,
             header,
             deadline,
             body,
         });
     }
 
-    fn refuse(&mut self, key: SendKey, index: usize, out: &mut Queue<B, S>) {
-        let Some(waiting) = self.waiting.get(&key) else {
+    fn refuse(
+        &mut self,
+        key: SendKey,
+        index: usize,
+        words: &mut impl Gets<B, S>,
+        out: &mut Queue<B, S>,
+    ) {
+        let Some(length) = self.waiting.get(&key).map(|waiting| waiting.body.length()) else {
             return;
         };
-        let length = waiting.body.length();
+        let needed = exchange::needed(length).unwrap_or(u32::MAX);
+        let token = self.gets.get(index).map_or(0, |get| get.token);
+        let refusal = words.refuse(token, needed);
+        if refusal != Refusal::Framed {
+            self.gets.remove(index);
+        }
+        if refusal == Refusal::Withdrawn {
+            return;
+        }
         self.untold.remove(&key);
         self.told.insert(length, key);
-        let needed = exchange::needed(length).unwrap_or(u32::MAX);
         self.counters.too_small = self.counters.too_small.wrapping_add(1);
-        self.end_get(
-            index,
-            GetStep::Refuse,
-            NtStatus::BUFFER_TOO_SMALL,
-            needed,
-            out,
-        );
+        if refusal == Refusal::Framed {
+            let status = NtStatus::BUFFER_TOO_SMALL;
+            self.end_get(index, GetStep::Refuse, status, needed, out);
+        }
     }
 
     fn end_get(
@@ -395,7 +513,7 @@ impl<B: Body, S> Questions<B, S> {
         needed: u32,
         out: &mut Queue<B, S>,
     ) {
-        let Some(get) = self.take_get(index) else {
+        let Some(get) = self.gets.remove(index) else {
             return;
         };
         if get.state.after(step).is_some() {
@@ -456,58 +574,6 @@ impl<B: Body, S> Questions<B, S> {
             SendKey(0),
         );
         self.deadlines.range(from..).next().copied()
-    }
-}
-
-/// Senders that a get was too small for. The oldest of those that a get fits is found by the powers of two that make up
-/// its room, so that many long messages before it cost nothing.
-#[derive(Debug)]
-struct Told {
-    /// Each sender once for each power of two: the exponent, and which multiple of that power its length lies behind.
-    senders: BTreeSet<(u32, u32, SendKey)>,
-}
-
-impl Told {
-    /// Exponents up to that of the longest message.
-    const EXPONENTS: core::ops::RangeInclusive<u32> = 0..=limits::MESSAGE_MAX.ilog2();
-
-    const fn new() -> Self {
-        Self {
-            senders: BTreeSet::new(),
-        }
-    }
-
-    fn insert(&mut self, length: u32, key: SendKey) {
-        for exponent in Self::EXPONENTS {
-            self.senders
-                .insert((exponent, length.wrapping_shr(exponent), key));
-        }
-    }
-
-    fn remove(&mut self, length: u32, key: SendKey) {
-        for exponent in Self::EXPONENTS {
-            self.senders
-                .remove(&(exponent, length.wrapping_shr(exponent), key));
-        }
-    }
-
-    /// The oldest of those whose message has at most `room` bytes.
-    fn oldest(&self, room: u32) -> Option<SendKey> {
-        if self.senders.is_empty() {
-            return None;
-        }
-        let end = room.min(limits::MESSAGE_MAX).saturating_add(1);
-        let blocks = Self::EXPONENTS.filter_map(|exponent| {
-            let multiple = end.wrapping_shr(exponent);
-            (multiple % 2 == 1).then(|| (exponent, multiple.saturating_sub(1)))
-        });
-        blocks
-            .filter_map(|(exponent, multiple)| {
-                let from = (exponent, multiple, SendKey(0));
-                let to = (exponent, multiple, SendKey(u64::MAX));
-                self.senders.range(from..=to).next().map(|(.., key)| *key)
-            })
-            .min()
     }
 }
 
