@@ -175,14 +175,26 @@ impl<B: Body, S> Connection<B, S> {
     }
 
     /// Takes out the get that a message would have at once, for a link that keeps the words of gets and of waiters: it
-    /// then puts the message in itself, or asks again if that get was withdrawn. `None` where [`Self::handle_send_through`]
+    /// then puts the message in itself, or asks again if that get was withdrawn. Its number and size; `None` where [`Self::handle_send_through`]
     /// has to decide.
-    pub fn take_get(&mut self, length: u32, reply: Option<u32>) -> Option<u64> {
+    pub fn take_get(&mut self, length: u32, reply: Option<u32>) -> Option<(u64, u32)> {
         if self.state != State::Connected || !self.out.is_empty() {
             return None;
         }
         self.admit(length, reply).ok()?;
         self.questions.take_get(length)
+    }
+
+    /// Puts back what [`Self::take_get`] gave: its number and size.
+    pub fn return_get(&mut self, get: u64, size: u32) {
+        if self.state == State::Connected {
+            self.questions.return_get(get, size);
+        }
+    }
+
+    /// From here on replies are matched by the link, and the numbers of those that are not begin after `id`.
+    pub fn handle_link_matches(&mut self, id: u64) {
+        self.questions.number_from(id);
     }
 
     /// Whether a sender waits for a get.

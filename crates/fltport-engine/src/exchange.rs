@@ -73,9 +73,10 @@ impl Get {
 ///
 /// ```text
 ///   Waiting ── Claim (client) ──▶ Replying ── Finish (client) ──▶ Replied
-///      └────── Abandon (host) ──▶ Abandoned
+///      └── Abandon, End (host) ─▶ Abandoned ◀── End (host) ── Replying
 /// ```
-/// The claim decides every race: after it the sender waits for the reply, before it the sender may give up.
+/// The claim decides every race with a sender that gives up: after it the sender waits for the reply. Only the end of the
+/// connection takes a claim back, and whoever made it finds that when it finishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiter {
     /// The sender waits; nobody has answered.
@@ -97,6 +98,8 @@ pub enum WaiterStep {
     Finish,
     /// The host gives up on behalf of the sender.
     Abandon,
+    /// The connection ends.
+    End,
 }
 
 impl Waiter {
@@ -106,7 +109,8 @@ impl Waiter {
         match (self, step) {
             (Self::Waiting, WaiterStep::Claim) => Some(Self::Replying),
             (Self::Replying, WaiterStep::Finish) => Some(Self::Replied),
-            (Self::Waiting, WaiterStep::Abandon) => Some(Self::Abandoned),
+            (Self::Waiting, WaiterStep::Abandon | WaiterStep::End)
+            | (Self::Replying, WaiterStep::End) => Some(Self::Abandoned),
             _ => None,
         }
     }

@@ -37,8 +37,15 @@ pub const HANDSHAKES_PER_USER: usize = 16;
 /// Milliseconds that a client has from connecting until its greeting is complete.
 pub const HANDSHAKE_MILLIS: u64 = 5_000;
 
+/// Milliseconds that a reply which was begun before the deadline may take to be complete after it. A client that stops there
+/// loses its connection.
+pub const REPLY_GRACE_MILLIS: u64 = 250;
+
 /// Connections of one user, closed by the filter, whose client still holds its end. The oldest is dropped beyond it.
 pub const SEVERED_PER_USER: usize = 64;
 
 /// Longest port name in bytes: a component and its socket's suffix must fit a file name.
 pub const NAME_MAX: usize = 240;
+
+/// Descriptors that one frame carries: most of what a batch saves is saved by then, and the kernel's own limit is far.
+pub const FILES_PER_FRAME: usize = 32;

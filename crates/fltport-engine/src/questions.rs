@@ -165,7 +165,7 @@ impl<B: Body, S> Questions<B, S> {
 
     /// Takes the get out that a message of `length` bytes would have, unless another sender comes first or a get has to
     /// be told that it is too small. Whoever takes it delivers into it, or asks again if it was withdrawn.
-    pub fn take_get(&mut self, length: u32) -> Option<u64> {
+    pub fn take_get(&mut self, length: u32) -> Option<(u64, u32)> {
         if !self.waiting.is_empty() {
             return None;
         }
@@ -173,7 +173,18 @@ impl<B: Body, S> Questions<B, S> {
             .gets
             .iter()
             .position(|get| exchange::fits(get.size, length))?;
-        self.gets.remove(index).map(|get| get.token)
+        self.gets.remove(index).map(|get| (get.token, get.size))
+    }
+
+    /// Puts back what [`Self::take_get`] gave, as the oldest.
+    pub fn return_get(&mut self, token: u64, size: u32) {
+        let state = Get::Posted;
+        self.gets.push_front(PostedGet { token, size, state });
+    }
+
+    /// From here on replies are matched by the link, and the numbers of those that are not begin with this one.
+    pub fn number_from(&mut self, id: u64) {
+        self.last_message = self.last_message.max(id);
     }
 
     /// Whether a sender waits for a get.

@@ -470,7 +470,7 @@ impl Pair {
                 request, capacity, ..
             } => self.host.handle_request(request, body, capacity),
             ToHost::Close => self.host.handle_client_closing(),
-            ToHost::Hello { .. } | ToHost::Chunk { .. } => {
+            ToHost::Hello { .. } | ToHost::Attach | ToHost::Kick | ToHost::Chunk { .. } => {
                 return Err(Violation("not in this world"));
             }
         }
@@ -523,9 +523,11 @@ impl Pair {
                 client.handle_disconnected();
                 Ok(())
             }
-            ToClient::Connected { .. } | ToClient::Chunk { .. } => {
-                Err(Violation("not in this world"))
-            }
+            ToClient::Connected { .. }
+            | ToClient::Attached { .. }
+            | ToClient::Ring { .. }
+            | ToClient::Files { .. }
+            | ToClient::Chunk { .. } => Err(Violation("not in this world")),
         }
     }
 }

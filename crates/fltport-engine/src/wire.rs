@@ -76,7 +76,7 @@ pub const FRAME_HEADER: usize = size_of::<FrameHeader>();
 pub const FRAME_MAX: usize = 32 << 10;
 
 /// The protocol that both ends speak. A greeting with another number is refused.
-pub const VERSION: u64 = u64::from_be_bytes(*b"fltport\x01");
+pub const VERSION: u64 = u64::from_be_bytes(*b"fltport\x02");
 
 /// The first 40 bytes of a frame.
 #[derive(
@@ -125,6 +125,10 @@ kinds! {
     Request = 5,
     /// Client: closes its end.
     Close = 6,
+    /// Client: asks for memory that both sides see.
+    Attach = 7,
+    /// Client: there is something in that memory to look at.
+    Kick = 8,
     /// Host: the connection is made or refused.
     Connected = 16,
     /// Host: a get takes a message.
@@ -139,6 +143,12 @@ kinds! {
     Abandoned = 21,
     /// Host: the connection is over.
     Disconnected = 22,
+    /// Host: the memory that was asked for, or why there is none.
+    Attached = 23,
+    /// Host: a get in that memory, whose owner polls, is over.
+    Ring = 24,
+    /// Host: the descriptors of messages in that memory.
+    Files = 25,
     /// Either: the next part of the frame before.
     Chunk = 32,
 }
@@ -187,6 +197,10 @@ pub enum ToHost {
     },
     /// Closes the client's end; the host closes the transport once the disconnect callback has returned.
     Close,
+    /// Asks for memory that both sides see, once for a connection.
+    Attach,
+    /// Something was put in that memory which the host had asked to be told of.
+    Kick,
     /// The next part of the frame before.
     Chunk {
         /// Bytes in this part.
@@ -249,6 +263,25 @@ pub enum ToClient {
     },
     /// The connection is over.
     Disconnected,
+    /// The memory that was asked for: two descriptors come with it, the host's part and the client's.
+    Attached {
+        /// Success, or why there is none; gets, messages and replies go on as frames then.
+        status: NtStatus,
+        /// How the memory is laid out.
+        layout: u32,
+        /// The first number of a message whose reply belongs there.
+        first_id: u64,
+    },
+    /// A get in that memory, whose owner polls, is over.
+    Ring {
+        /// The get's number.
+        get: u64,
+    },
+    /// The descriptors of messages in that memory; the payload is the numbers of their gets.
+    Files {
+        /// Bytes of payload, 8 for each.
+        length: u32,
+    },
     /// The next part of the frame before.
     Chunk {
         /// Bytes in this part.
@@ -352,6 +385,8 @@ impl ToHost {
                 ..FrameHeader::new(Kind::Request, length)
             },
             Self::Close => FrameHeader::new(Kind::Close, 0),
+            Self::Attach => FrameHeader::new(Kind::Attach, 0),
+            Self::Kick => FrameHeader::new(Kind::Kick, 0),
             Self::Chunk { length } => FrameHeader::new(Kind::Chunk, length),
         }
     }
@@ -386,6 +421,8 @@ impl ToHost {
                 length: h.length,
             },
             Kind::Close => Self::Close,
+            Kind::Attach => Self::Attach,
+            Kind::Kick => Self::Kick,
             Kind::Chunk => Self::Chunk { length: h.length },
             _ => return Err(WireError::Kind(h.kind)),
         };
@@ -453,6 +490,21 @@ impl ToClient {
                 ..FrameHeader::new(Kind::Abandoned, 0)
             },
             Self::Disconnected => FrameHeader::new(Kind::Disconnected, 0),
+            Self::Attached {
+                status,
+                layout,
+                first_id,
+            } => FrameHeader {
+                id: first_id,
+                a: status.0,
+                b: layout,
+                ..FrameHeader::new(Kind::Attached, 0)
+            },
+            Self::Ring { get } => FrameHeader {
+                token: get,
+                ..FrameHeader::new(Kind::Ring, 0)
+            },
+            Self::Files { length } => FrameHeader::new(Kind::Files, length),
             Self::Chunk { length } => FrameHeader::new(Kind::Chunk, length),
         }
     }
@@ -492,6 +544,13 @@ impl ToClient {
             },
             Kind::Abandoned => Self::Abandoned { message_id: h.id },
             Kind::Disconnected => Self::Disconnected,
+            Kind::Attached => Self::Attached {
+                status: NtStatus(h.a),
+                layout: h.b,
+                first_id: h.id,
+            },
+            Kind::Ring => Self::Ring { get: h.token },
+            Kind::Files => Self::Files { length: h.length },
             Kind::Chunk => Self::Chunk { length: h.length },
             _ => return Err(WireError::Kind(h.kind)),
         };
@@ -501,99 +560,4 @@ impl ToClient {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::vec::Vec;
-
-    fn host_frames() -> Vec<ToHost> {
-        std::vec![
-            ToHost::Hello {
-                bits: 64,
-                length: 3
-            },
-            ToHost::Get { get: 7, size: 80 },
-            ToHost::CancelGet { get: 7 },
-            ToHost::Reply {
-                reply: 1,
-                message_id: 9,
-                status: NtStatus::ACCESS_DENIED,
-                length: 4
-            },
-            ToHost::Request {
-                request: 2,
-                capacity: 16,
-                length: 8
-            },
-            ToHost::Chunk { length: 12 },
-        ]
-    }
-
-    #[test]
-    fn every_frame_comes_back_as_it_went() {
-        for frame in host_frames() {
-            assert_eq!(
-                ToHost::parse(frame.header().as_bytes()),
-                Ok((frame, &[][..]))
-            );
-        }
-        let message = ToClient::Message {
-            get: 3,
-            header: MessageHeader::new(20, 1),
-            remaining: Some(Duration::from_millis(2)),
-            attachment: true,
-            length: 64,
-        };
-        for frame in [
-            message,
-            ToClient::Disconnected,
-            ToClient::Abandoned { message_id: 4 },
-        ] {
-            assert_eq!(
-                ToClient::parse(frame.header().as_bytes()),
-                Ok((frame, &[][..]))
-            );
-        }
-    }
-
-    #[test]
-    fn a_frame_from_the_wrong_side_is_refused() {
-        let bytes = ToClient::Disconnected.header();
-        assert!(matches!(
-            ToHost::parse(bytes.as_bytes()),
-            Err(WireError::Kind(_))
-        ));
-        for frame in host_frames()
-            .iter()
-            .filter(|frame| !matches!(frame, ToHost::Chunk { .. }))
-        {
-            assert!(ToClient::parse(frame.header().as_bytes()).is_err());
-        }
-    }
-
-    #[test]
-    fn any_changed_byte_is_another_frame_or_an_error_and_never_a_panic() {
-        for frame in host_frames() {
-            let bytes = frame.header();
-            for index in 0..FRAME_HEADER {
-                let mut changed = bytes.as_bytes().to_vec();
-                changed[index] ^= 0x41;
-                assert_ne!(
-                    ToHost::parse(&changed),
-                    Ok((frame, &[][..])),
-                    "byte {index} of {frame:?} is ignored"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn fewer_bytes_than_a_header_are_no_frame() {
-        let bytes = ToHost::Get { get: 1, size: 16 }.header();
-        for length in 0..FRAME_HEADER {
-            assert_eq!(
-                ToHost::parse(&bytes.as_bytes()[..length]),
-                Err(WireError::Short(length))
-            );
-        }
-    }
-}
+mod tests;

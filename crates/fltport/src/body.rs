@@ -14,6 +14,8 @@ pub(crate) struct Body {
     pub(crate) attachment: Option<Arc<Attachment>>,
     /// Who sent it, stamped by the kernel; only on requests of a client.
     pub(crate) caller: Option<Caller>,
+    /// Of a reply: it was longer, and this is what its sender could take.
+    pub(crate) cut: bool,
 }
 
 /// The process that made a request. The kernel says so for each frame: a handle may be used by another process than the

@@ -11,6 +11,7 @@ use crate::client_driver::Connection;
 use crate::error::{CallError, ConnectError};
 use crate::message::Message;
 use crate::posted::PostedGet;
+use crate::sync::Instant;
 use crate::sys;
 
 /// A connection to a server port (the port handle of `FilterConnectCommunicationPort`).
@@ -137,7 +138,8 @@ impl Client {
     /// one message, the oldest that fits first.
     #[doc(alias = "FilterGetMessage")]
     pub fn post_get(&self, size: u32) -> PostedGet {
-        let get = PostedGet::new(&self.connection, size);
+        self.connection.attach(Instant::now() + ATTACH);
+        let get = PostedGet::new(&self.connection, size, false);
         self.connection.leave_all();
         get
     }
@@ -148,7 +150,13 @@ impl Client {
     /// [`CallError::TimedOut`] if none came, and those of [`Self::next_message`].
     pub fn next_message_within(&self, wait: Duration) -> Result<Message, CallError> {
         // Not to wait for the host longer than asked, not even to tell it of the get.
-        let mut get = PostedGet::new(&self.connection, self.whole_message());
+        let end = Instant::now().checked_add(wait);
+        self.connection.attach(end.map_or_else(
+            || Instant::now() + ATTACH,
+            |end| end.min(Instant::now() + ATTACH),
+        ));
+        let wait = end.map_or(wait, |end| end.saturating_duration_since(Instant::now()));
+        let mut get = PostedGet::new(&self.connection, self.whole_message(), false);
         get.wait_within(wait)
             .or_else(|| get.give_up())
             .unwrap_or(Err(CallError::TimedOut))
@@ -164,7 +172,7 @@ impl Client {
             .polled
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let get = polled.get_or_insert_with(|| self.post_get(self.whole_message()));
+        let get = polled.get_or_insert_with(|| self.post_polled());
         let Some(message) = get.wait_within(Duration::ZERO) else {
             return Ok(None);
         };
@@ -254,10 +262,21 @@ impl Client {
         &self.connection
     }
 
+    /// Posts a get in which nobody waits.
+    pub(crate) fn post_polled(&self) -> PostedGet {
+        self.connection.attach(Instant::now());
+        let get = PostedGet::new(&self.connection, self.whole_message(), true);
+        self.connection.leave_all();
+        get
+    }
+
     pub(crate) fn whole_message(&self) -> u32 {
         self.connection.max_message().saturating_add(limits::HEADER)
     }
 }
+
+/// How long a host has to answer whether there is memory before a get goes to it by a frame.
+const ATTACH: Duration = Duration::from_secs(1);
 
 impl Drop for Client {
     fn drop(&mut self) {

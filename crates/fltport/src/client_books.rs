@@ -11,6 +11,7 @@ use fltport_engine::{NtStatus, exchange};
 
 use crate::client_call::{Call, Delivered, Ended, Incoming};
 use crate::sync::thread::Thread;
+use crate::sys::Attachment;
 
 #[derive(Debug)]
 pub(crate) struct Books {
@@ -33,6 +34,61 @@ pub(crate) struct Books {
     pub(crate) closed_here: bool,
     /// Who waits for the host to close its end.
     pub(crate) closers: Vec<Arc<Call>>,
+    /// What the socket brings for gets in memory.
+    pub(crate) mail: Mail,
+}
+
+/// What the socket brings for gets in memory, by their numbers, and who waits for it there.
+#[derive(Debug, Default)]
+pub(crate) struct Mail {
+    pub(crate) files: BTreeMap<u64, Attachment>,
+    pub(crate) messages: BTreeMap<u64, Delivered>,
+    pub(crate) awaited: BTreeMap<u64, Arc<Call>>,
+    /// Tasks that wait for a frame to tell them of the end of their get.
+    #[cfg(feature = "tokio")]
+    pub(crate) wakers: BTreeMap<u64, std::task::Waker>,
+}
+
+impl Mail {
+    /// Something has come for this get.
+    pub(crate) fn arrived(&mut self, get: u64) {
+        if let Some(call) = self.awaited.remove(&get) {
+            call.finish(Ended::Done {
+                status: NtStatus::SUCCESS,
+                needed: 0,
+                bytes: Vec::new(),
+            });
+        }
+        self.rang(get);
+    }
+
+    /// This get is over.
+    pub(crate) fn rang(&mut self, get: u64) {
+        #[cfg(feature = "tokio")]
+        self.wakers
+            .remove(&get)
+            .into_iter()
+            .for_each(std::task::Waker::wake);
+        #[cfg(not(feature = "tokio"))]
+        let _ = get;
+    }
+
+    /// Everybody looks again: nothing more comes, or there is something that is anybody's.
+    pub(crate) fn stir(&mut self, over: bool) {
+        #[cfg(feature = "tokio")]
+        for waker in std::mem::take(&mut self.wakers).into_values() {
+            waker.wake();
+        }
+        if over {
+            for call in std::mem::take(&mut self.awaited).into_values() {
+                call.finish(Ended::Done {
+                    status: NtStatus::PORT_DISCONNECTED,
+                    needed: 0,
+                    bytes: Vec::new(),
+                });
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +119,7 @@ impl Books {
             ready: VecDeque::new(),
             closed_here: false,
             closers: Vec::new(),
+            mail: Mail::default(),
         }
     }
 
@@ -90,7 +147,7 @@ impl Books {
             call.finish(Ended::Message(kept.message));
             return true;
         }
-        let length = u32::try_from(kept.message.bytes.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(kept.message.payload.as_slice().len()).unwrap_or(u32::MAX);
         call.finish(Ended::Done {
             status: NtStatus::BUFFER_TOO_SMALL,
             needed: exchange::needed(length).unwrap_or(u32::MAX),
@@ -105,6 +162,11 @@ impl Books {
     pub(crate) fn close_here(&mut self) {
         self.closed_here = true;
         self.ready.clear();
+    }
+
+    /// Whether a message is kept for the next get.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Gives a message that its own get has no use for to the oldest get that fits, whose number it says, or else keeps it
@@ -194,5 +256,5 @@ impl Books {
 }
 
 fn fits(size: u32, message: &Delivered) -> bool {
-    u32::try_from(message.bytes.len()).is_ok_and(|length| exchange::fits(size, length))
+    u32::try_from(message.payload.as_slice().len()).is_ok_and(|length| exchange::fits(size, length))
 }

@@ -12,6 +12,7 @@ use fltport_engine::NtStatus;
 use fltport_engine::wire::MessageHeader;
 
 use crate::error::CallError;
+use crate::payload::Payload;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Instant, Mutex, MutexGuard};
 use crate::sys::Attachment;
@@ -46,9 +47,33 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Delivered {
     pub(crate) header: MessageHeader,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) payload: Payload,
     pub(crate) attachment: Option<Attachment>,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Until>,
+}
+
+/// When the sender of a message stops waiting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    At(Instant),
+    /// On the clock that both sides have, in nanoseconds. Looked at only when somebody asks: a reading of the clock costs as
+    /// much as the message.
+    Nanos(u64),
+}
+
+impl Until {
+    pub(crate) fn instant(self) -> Option<Instant> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::Nanos(nanos) => {
+                let now = Instant::now();
+                let system = crate::clock::system_nanos();
+                let passed = Duration::from_nanos(system.saturating_sub(nanos));
+                let left = Duration::from_nanos(nanos.saturating_sub(system));
+                now.checked_add(left)?.checked_sub(passed)
+            }
+        }
+    }
 }
 
 /// What travels in the client's books.
@@ -70,10 +95,11 @@ impl Incoming {
     pub(crate) fn into_delivered(self, header: MessageHeader) -> Delivered {
         let deadline = self
             .remaining
-            .and_then(|left| Instant::now().checked_add(left));
+            .and_then(|left| Instant::now().checked_add(left))
+            .map(Until::At);
         Delivered {
             header,
-            bytes: self.bytes,
+            payload: self.bytes.into(),
             attachment: self.attachment,
             deadline,
         }

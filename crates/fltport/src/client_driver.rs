@@ -13,10 +13,12 @@ use fltport_engine::{NtStatus, limits};
 
 use crate::client_books::{Books, PostedGet};
 use crate::client_call::{Call, Delivered, Ended, Incoming};
+use crate::client_memory::Attached;
 use crate::client_unsent::Unsent;
 use crate::error::{CallError, ConnectError};
 use crate::frames::{self, Assembler};
 use crate::link::{ClientLink, Packet, Received, Sent};
+use crate::plane::layout;
 use crate::sync::thread;
 use crate::sync::{Instant, Mutex, MutexGuard};
 use crate::sys::Attachment;
@@ -24,19 +26,21 @@ use crate::sys::Attachment;
 /// The client's end of one connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    link: Box<dyn ClientLink>,
+    pub(crate) link: Box<dyn ClientLink>,
     /// Taken before `books` by whoever sends: frames leave in the order of the books. Nobody waits while holding it.
     unsent: Mutex<Unsent>,
     books: Mutex<Books>,
     reader: Mutex<Reader>,
     max_message: u32,
+    /// The memory for questions, once the host has made it.
+    pub(crate) memory: Attached,
 }
 
 #[derive(Debug)]
 struct Reader {
     buffer: Vec<u8>,
     assembler: Assembler<ToClient>,
-    attachment: Option<Attachment>,
+    files: Vec<Attachment>,
 }
 
 impl Connection {
@@ -88,7 +92,7 @@ impl Connection {
             let reader = Reader {
                 buffer,
                 assembler: Assembler::new(),
-                attachment: None,
+                files: Vec::new(),
             };
             let (books, reader) = (Mutex::new(books), Mutex::new(reader));
             return Ok(Arc::new(Self {
@@ -97,6 +101,7 @@ impl Connection {
                 books,
                 reader,
                 max_message,
+                memory: Attached::default(),
             }));
         }
     }
@@ -125,7 +130,11 @@ impl Connection {
         status: NtStatus,
         payload: &[u8],
     ) -> Result<(), CallError> {
-        let call = self.start_reply(message_id, status, payload);
+        // Nothing is made for a reply that goes through memory, as most do.
+        if let Some(ended) = self.reply_status(message_id, status, payload) {
+            return ended.into_reply();
+        }
+        let call = self.start_reply_by_frame(message_id, status, payload);
         self.wait(&call, None)
             .map_or(Err(CallError::Disconnected), |ended| {
                 self.replied(ended, payload)
@@ -147,6 +156,15 @@ impl Connection {
         status: NtStatus,
         payload: &[u8],
     ) -> Arc<Call> {
+        if let Some(ended) = self.reply_status(message_id, status, payload) {
+            let call = Arc::new(Call::default());
+            call.finish(ended);
+            return call;
+        }
+        self.start_reply_by_frame(message_id, status, payload)
+    }
+
+    fn start_reply_by_frame(&self, message_id: u64, status: NtStatus, payload: &[u8]) -> Arc<Call> {
         let call = Arc::new(Call::default());
         let room = usize::try_from(self.max_message).unwrap_or(usize::MAX);
         let (status, payload) = if self.is_too_long(payload) {
@@ -227,8 +245,11 @@ impl Connection {
             if let Some(get) = books.place(message) {
                 books.lent.remove(&get);
                 books.engine.cancel_get(get);
+            } else {
+                books.mail.stir(false);
             }
         });
+        self.memory.nudge();
     }
 
     /// Waits until `call` has ended; `None` when `deadline` came first.
@@ -293,13 +314,16 @@ impl Connection {
 
     /// Whether the sender of a message has given up, as far as is known.
     pub(crate) fn is_abandoned(&self, message_id: u64) -> bool {
+        if let Some(memory) = self.memory.of(message_id) {
+            return memory.is_abandoned(message_id);
+        }
         self.pump();
         let books = self.books();
         books.engine.state() != State::Connected || books.open.get(&message_id) == Some(&true)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.books().engine.state() == State::Connected
+        !self.memory.has_ended() && self.books().engine.state() == State::Connected
     }
 
     /// Ends the connection on its owner's wish: what waits here for another get is given to nobody any more.
@@ -311,8 +335,10 @@ impl Connection {
     /// Ends the connection: every call ends now.
     pub(crate) fn close(&self) {
         self.link.close();
+        self.memory.close();
         let mut books = self.books();
         books.engine.handle_closed();
+        books.mail.stir(true);
         books.settle();
         for call in books.closers.drain(..) {
             call.finish(Ended::Done {
@@ -334,6 +360,7 @@ impl Connection {
         }
         books.closers.push(Arc::clone(&call));
         drop(books);
+        self.memory.close();
         unsent.push(&ToHost::Close, Vec::new());
         drop(unsent);
         self.wait(&call, None);
@@ -352,7 +379,7 @@ impl Connection {
         u32::try_from(payload.len()).map_or(true, |length| length > self.max_message)
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -364,7 +391,7 @@ impl Connection {
     }
 
     /// As [`Self::start`], for whoever must not wait for the host: what it does not take now leaves with what comes next.
-    fn begin<R>(&self, begin: impl FnOnce(&mut Books) -> R) -> (R, u64) {
+    pub(crate) fn begin<R>(&self, begin: impl FnOnce(&mut Books) -> R) -> (R, u64) {
         let mut unsent = self.unsent();
         let mut books = self.books();
         let result = begin(&mut books);
@@ -396,7 +423,7 @@ impl Connection {
     }
 
     /// Sends what the host takes; whether something is left.
-    fn flush(&self) -> bool {
+    pub(crate) fn flush(&self) -> bool {
         let sent = self.unsent().flush(&*self.link);
         if sent == Sent::Down {
             // What is there is read first: it may hold the end of other calls.
@@ -406,7 +433,7 @@ impl Connection {
         sent == Sent::Full
     }
 
-    fn unsent(&self) -> MutexGuard<'_, Unsent> {
+    pub(crate) fn unsent(&self) -> MutexGuard<'_, Unsent> {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -416,25 +443,25 @@ impl Connection {
         let Reader {
             buffer,
             assembler,
-            attachment,
+            files,
         } = &mut *reader;
         let result = match self.link.receive(buffer) {
             Received::Empty => return false,
             Received::Down => Err(Violation("the link is down")),
             Received::Packet(packet) => {
                 let bytes = buffer.get(..packet.length).unwrap_or_default();
-                let Packet {
-                    attachment: came, ..
-                } = packet;
-                *attachment = came.or_else(|| attachment.take());
+                let Packet { files: came, .. } = packet;
+                if !came.is_empty() {
+                    *files = came;
+                }
                 assembler.take(bytes, self.max_message)
             }
         };
         let result = match result {
             Ok(None) => return true,
             Ok(Some((frame, payload))) => {
-                let attachment = attachment.take();
-                self.handle(frame, payload, attachment)
+                let files = std::mem::take(files);
+                self.handle(frame, payload, files)
             }
             Err(lie) => Err(lie),
         };
@@ -450,7 +477,7 @@ impl Connection {
         &self,
         frame: ToClient,
         bytes: Vec<u8>,
-        attachment: Option<Attachment>,
+        files: Vec<Attachment>,
     ) -> Result<(), Violation> {
         let mut books = self.books();
         match frame {
@@ -462,9 +489,13 @@ impl Connection {
             } => {
                 let body = Incoming {
                     bytes,
-                    attachment,
+                    attachment: files.into_iter().next_back(),
                     remaining,
                 };
+                if layout::get_of(get).is_some() {
+                    drop(books);
+                    return self.mail_message(get, body.into_delivered(header));
+                }
                 books.engine.handle_message(get, header, body)?;
                 if header.reply_length != 0 {
                     books.open.insert(header.message_id, false);
@@ -493,6 +524,22 @@ impl Connection {
                 }
             }
             ToClient::Disconnected => books.engine.handle_disconnected(),
+            ToClient::Attached {
+                status,
+                layout,
+                first_id,
+            } => {
+                drop(books);
+                return self.attached(status, layout, first_id, files);
+            }
+            ToClient::Ring { get } => {
+                drop(books);
+                return self.rang(get);
+            }
+            ToClient::Files { .. } => {
+                drop(books);
+                return self.mail_files(&bytes, files);
+            }
             ToClient::Connected { .. } | ToClient::Chunk { .. } => {
                 return Err(Violation("out of place"));
             }

@@ -17,8 +17,11 @@ use crate::body::{Body, Caller};
 use crate::clock;
 use crate::link::{HostLink, Outbox};
 use crate::peer::Peer;
+use crate::plane::host::{Finished, HostPlane, Words};
+use crate::plane::layout;
 use crate::slot::Slot;
 use crate::sync::{Mutex, MutexGuard};
+use crate::sys::Attachment;
 use crate::timer::{Alarm, Timer};
 
 /// The filter's side of a connection: what its port does for it.
@@ -35,6 +38,8 @@ pub(crate) trait Owner: Send + Sync {
     fn ended(&self, core: &Core);
     /// Ends asynchronous sends.
     fn timer(&self) -> &Timer;
+    /// Whether a client may have memory for its questions.
+    fn shares_memory(&self) -> bool;
 }
 
 /// A request of a client, for the message callback.
@@ -74,19 +79,39 @@ pub(crate) struct Outgoing {
 /// One connection at its host.
 pub(crate) struct Core {
     inner: Mutex<Inner>,
-    owner: Arc<dyn Owner>,
+    pub(crate) owner: Arc<dyn Owner>,
     peer: Peer,
     id: u64,
-    max_message: u32,
+    pub(crate) max_message: u32,
     cookie: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    engine: Connection<Body, Sender>,
-    outbox: Outbox,
+pub(crate) struct Inner {
+    pub(crate) engine: Connection<Body, Sender>,
+    pub(crate) outbox: Outbox,
+    pub(crate) plane: Plane,
     /// The slot goes with what is still to be sent: a client that never reads must not be free to come again.
     owes_slot: bool,
+}
+
+/// The memory of a connection, in which questions travel.
+#[derive(Debug)]
+pub(crate) enum Plane {
+    /// The client has not asked for it.
+    None,
+    On(Box<HostPlane>),
+    /// The connection is over, or the client was told that it gets none.
+    Over,
+}
+
+impl Plane {
+    pub(crate) fn on(&mut self) -> Option<&mut HostPlane> {
+        match self {
+            Self::On(plane) => Some(plane),
+            Self::None | Self::Over => None,
+        }
+    }
 }
 
 impl Core {
@@ -100,6 +125,7 @@ impl Core {
         let inner = Inner {
             engine: Connection::new(max_message),
             outbox: Outbox::new(link),
+            plane: Plane::None,
             owes_slot: false,
         };
         Self {
@@ -130,8 +156,21 @@ impl Core {
             timeout,
         } = message;
         let watched = matches!(sender, Sender::Calls(_)) && timeout != Timeout::Never;
-        let key =
-            self.enter(|engine| engine.handle_send(clock::now(), body, reply, timeout, sender));
+        let mut inner = self.lock();
+        let now = clock::now();
+        let Inner { engine, plane, .. } = &mut *inner;
+        let key = if plane.on().is_some_and(|plane| !plane.has_room(engine)) {
+            let status = NtStatus::INSUFFICIENT_RESOURCES;
+            drop(inner);
+            let outcome = Outcome::Refused(status);
+            self.tell(Output::Finished { sender, outcome });
+            SendKey(0)
+        } else {
+            let words = &mut Words(plane.on());
+            let key = engine.handle_send_through(words, now, body, reply, timeout, sender);
+            self.settle(inner);
+            key
+        };
         if watched {
             self.watch();
         }
@@ -140,12 +179,19 @@ impl Core {
 
     /// Gives up a send.
     pub(crate) fn cancel(self: &Arc<Self>, key: SendKey) {
-        self.enter(|engine| engine.handle_send_cancelled(key));
+        self.enter_plane(|engine, plane, finished| {
+            engine.handle_send_cancelled(key);
+            plane.map_or(Ok(()), |plane| plane.cancel(key, finished))
+        });
     }
 
     /// Ends all sends whose deadline has passed.
     pub(crate) fn handle_timeout(self: &Arc<Self>) {
-        self.enter(|engine| engine.handle_timeout(clock::now()));
+        let now = clock::now();
+        self.enter_plane(|engine, plane, finished| {
+            engine.handle_timeout(now);
+            plane.map_or(Ok(()), |plane| plane.expire(now, finished))
+        });
     }
 
     /// A frame has come from the client.
@@ -155,10 +201,32 @@ impl Core {
         payload: Vec<u8>,
         caller: Option<Caller>,
     ) -> Result<(), Violation> {
+        let (frame, payload) = match frame {
+            ToHost::Attach => return self.attach(),
+            ToHost::Kick => return self.handle_kick(),
+            ToHost::Reply {
+                reply,
+                message_id,
+                status,
+                ..
+            } => match self.reply_by_frame(reply, message_id, status, payload) {
+                None => return Ok(()),
+                Some(payload) => (frame, payload),
+            },
+            frame => (frame, payload),
+        };
         self.enter(|engine| {
             match frame {
-                ToHost::Get { get, size } => return engine.handle_get(get, size),
-                ToHost::CancelGet { get } => engine.handle_get_cancelled(get),
+                ToHost::Get { get, size } if layout::get_of(get).is_none() => {
+                    return engine.handle_get(get, size);
+                }
+                ToHost::CancelGet { get } if layout::get_of(get).is_none() => {
+                    engine.handle_get_cancelled(get);
+                }
+                ToHost::Get { .. } => {
+                    return Err(Violation("a get in memory is not posted by a frame"));
+                }
+                ToHost::CancelGet { .. } => {}
                 ToHost::Reply {
                     reply,
                     message_id,
@@ -172,13 +240,14 @@ impl Core {
                 } => {
                     let body = Body {
                         bytes: payload,
-                        attachment: None,
                         caller,
+                        ..Body::default()
                     };
                     engine.handle_request(request, body, capacity);
                 }
                 ToHost::Close => engine.handle_client_closing(),
                 ToHost::Hello { .. } => return Err(Violation("a second greeting")),
+                ToHost::Attach | ToHost::Kick => {}
                 ToHost::Chunk { .. } => return Err(Violation("a part without a beginning")),
             }
             Ok(())
@@ -284,23 +353,38 @@ impl Core {
 
     /// State, sends waiting and outstanding, gets posted, what has happened.
     pub(crate) fn statistics(&self) -> (State, (usize, usize), usize, Counters) {
-        let inner = self.lock();
-        let engine = &inner.engine;
-        (
-            engine.state(),
-            engine.pending(),
-            engine.posted(),
-            engine.counters(),
-        )
+        let mut inner = self.lock();
+        let Inner { engine, plane, .. } = &mut *inner;
+        let mut more = (0, Counters::default());
+        if let Some(plane) = plane.on() {
+            // What is wrong with the ring is found again by whoever acts on it.
+            plane.drain(engine).ok();
+            plane.prune(engine);
+            more = (plane.waiters.live_count(), plane.counters());
+        }
+        let (waiting, outstanding) = engine.pending();
+        let mut counters = engine.counters();
+        counters.delivered += more.1.delivered;
+        counters.replied += more.1.replied;
+        counters.timed_out += more.1.timed_out;
+        counters.late_replies += more.1.late_replies;
+        let pending = (waiting, outstanding + more.0);
+        (engine.state(), pending, engine.posted(), counters)
     }
 
     fn watch(self: &Arc<Self>) {
-        let deadlines = self.lock().engine.next_deadlines();
+        let mut inner = self.lock();
+        let mut deadlines = inner.engine.next_deadlines();
+        if let Some(plane) = inner.plane.on() {
+            let (monotonic, wall) = plane.waiters.next_deadlines();
+            deadlines = (deadlines.0.min(monotonic), deadlines.1.min(wall));
+        }
+        drop(inner);
         let watched: Arc<dyn Alarm> = Arc::<Self>::clone(self);
         self.owner.timer().watch(&watched, deadlines);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -313,9 +397,26 @@ impl Core {
     }
 
     /// Carries out what the engine asks for.
-    fn settle(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
+    pub(crate) fn settle(self: &Arc<Self>, inner: MutexGuard<'_, Inner>) {
+        self.settle_with(inner, Vec::new());
+    }
+
+    /// As [`Self::settle`]; these sends are over already.
+    pub(crate) fn settle_with(
+        self: &Arc<Self>,
+        mut inner: MutexGuard<'_, Inner>,
+        mut finished: Vec<Finished>,
+    ) {
         let mut later = Vec::new();
-        while let Some(output) = inner.engine.poll_output() {
+        loop {
+            inner.look_at_plane(&mut finished);
+            let Inner { engine, plane, .. } = &mut *inner;
+            let Some(output) = engine.poll_output_through(&mut Words(plane.on())) else {
+                if inner.is_settled() {
+                    break;
+                }
+                continue;
+            };
             if matches!(output, Output::ReleaseSlot) {
                 if inner.engine.state() == State::Ended && inner.outbox.is_blocked() {
                     inner.owes_slot = true;
@@ -331,9 +432,15 @@ impl Core {
             inner.owes_slot = false;
             self.owner.release_slot();
         }
+        let woken = inner.announce();
         drop(inner);
+        woken.wake();
         for output in later {
             self.tell(output);
+        }
+        for (call, outcome) in finished {
+            let sender = Sender::Calls(call);
+            self.tell(Output::Finished { sender, outcome });
         }
     }
 
@@ -421,6 +528,16 @@ impl Inner {
                 get,
                 status,
                 needed,
+            } if layout::get_of(get).is_some() => {
+                if let Some(plane) = self.plane.on() {
+                    plane.fail_get(get, status, needed);
+                }
+                return None;
+            }
+            Output::GetFailed {
+                get,
+                status,
+                needed,
             } => (
                 ToClient::GetFailed {
                     get,
@@ -460,10 +577,15 @@ impl Inner {
         let Body {
             bytes, attachment, ..
         } = body.unwrap_or_default();
-        if !self.outbox.send(&frame, bytes, attachment) {
+        self.send(&frame, bytes, attachment.into_iter().collect());
+        None
+    }
+
+    /// Sends a frame; the engine is told if nothing more can follow.
+    pub(crate) fn send(&mut self, frame: &ToClient, bytes: Vec<u8>, files: Vec<Arc<Attachment>>) {
+        if !self.outbox.send(frame, bytes, files) {
             self.engine.handle_blocked();
         }
-        None
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Sent {
 /// The host's way to one client.
 pub(crate) trait HostLink: Send + std::fmt::Debug {
     /// Sends one packet, or says that it cannot be sent now. Never blocks.
-    fn send(&mut self, head: &[u8], payload: &[u8], attachment: Option<&Attachment>) -> Sent;
+    fn send(&mut self, head: &[u8], payload: &[u8], files: &[Arc<Attachment>]) -> Sent;
     /// Asks to be told, by a call of the driver's `handle_writable`, when a packet fits again.
     fn want_writable(&mut self, wanted: bool);
     /// Ends the link. What was sent can still be read by the peer.
@@ -43,8 +43,8 @@ pub(crate) struct Packet {
     pub(crate) length: usize,
     /// Who sent it, where the link knows.
     pub(crate) caller: Option<Caller>,
-    /// The open file that came with it.
-    pub(crate) attachment: Option<Attachment>,
+    /// The open files that came with it.
+    pub(crate) files: Vec<Attachment>,
 }
 
 /// What a look at a link gives.
@@ -68,6 +68,8 @@ pub(crate) trait ClientLink: Send + Sync + std::fmt::Debug {
     fn wait(&self, writing: bool, deadline: Option<Instant>) -> bool;
     /// Ends the link.
     fn close(&self);
+    /// Whether descriptors of memory can come with a packet.
+    fn carries_memory(&self) -> bool;
     /// What to poll for something to take.
     #[cfg(target_os = "linux")]
     fn descriptor(&self) -> std::os::fd::BorrowedFd<'_>;
@@ -87,7 +89,7 @@ pub(crate) struct Outbox {
 struct Waiting {
     packet: frames::Packet,
     payload: Arc<Vec<u8>>,
-    attachment: Option<Arc<Attachment>>,
+    files: Vec<Arc<Attachment>>,
 }
 
 impl Outbox {
@@ -104,18 +106,18 @@ impl Outbox {
         &mut self,
         frame: &ToClient,
         payload: Vec<u8>,
-        attachment: Option<Arc<Attachment>>,
+        files: Vec<Arc<Attachment>>,
     ) -> bool {
         if self.link.is_none() || self.closing {
             return true;
         }
         let payload = Arc::new(payload);
-        let mut attachment = attachment;
+        let mut files = files;
         for packet in frames::packets(frame, payload.len()) {
             let waiting = Waiting {
                 packet,
                 payload: Arc::clone(&payload),
-                attachment: attachment.take(),
+                files: std::mem::take(&mut files),
             };
             self.waiting.push_back(waiting);
         }
@@ -141,7 +143,7 @@ impl Outbox {
                 .payload
                 .get(next.packet.payload.clone())
                 .unwrap_or_default();
-            match link.send(next.packet.head(), payload, next.attachment.as_deref()) {
+            match link.send(next.packet.head(), payload, &next.files) {
                 Sent::Done => {
                     self.waiting.pop_front();
                 }

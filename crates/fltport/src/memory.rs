@@ -71,7 +71,7 @@ struct Wire {
 #[derive(Debug, Default)]
 struct Queues {
     to_host: VecDeque<Vec<u8>>,
-    to_client: VecDeque<(Vec<u8>, Option<Attachment>)>,
+    to_client: VecDeque<(Vec<u8>, Vec<Attachment>)>,
     host_wants_room: bool,
     closed: bool,
 }
@@ -199,7 +199,7 @@ impl Host {
                     status,
                     max_message: self.port.max_message(),
                 };
-                let _: Sent = link.send(frame.header().as_bytes(), &[], None);
+                let _: Sent = link.send(frame.header().as_bytes(), &[], &[]);
                 return Err(Violation("refused"));
             }
         }
@@ -208,8 +208,9 @@ impl Host {
 }
 
 impl HostLink for MemoryLink {
-    fn send(&mut self, head: &[u8], payload: &[u8], attachment: Option<&Attachment>) -> Sent {
-        let Ok(attachment) = attachment.map(Attachment::try_clone).transpose() else {
+    fn send(&mut self, head: &[u8], payload: &[u8], files: &[Arc<Attachment>]) -> Sent {
+        let files: Result<Vec<_>, _> = files.iter().map(|file| file.try_clone()).collect();
+        let Ok(files) = files else {
             return Sent::Full;
         };
         let mut queues = self.wire.lock();
@@ -221,7 +222,7 @@ impl HostLink for MemoryLink {
         }
         queues
             .to_client
-            .push_back(([head, payload].concat(), attachment));
+            .push_back(([head, payload].concat(), files));
         self.wire.changed.notify_all();
         self.wire.bell.ring();
         Sent::Done
@@ -253,7 +254,7 @@ impl ClientLink for MemoryClient {
 
     fn receive(&self, buffer: &mut [u8]) -> Received {
         let mut queues = self.wire.lock();
-        let Some((bytes, attachment)) = queues.to_client.pop_front() else {
+        let Some((bytes, files)) = queues.to_client.pop_front() else {
             if queues.closed {
                 return Received::Down;
             }
@@ -271,7 +272,7 @@ impl ClientLink for MemoryClient {
         Received::Packet(Packet {
             length,
             caller: None,
-            attachment,
+            files,
         })
     }
 
@@ -303,6 +304,10 @@ impl ClientLink for MemoryClient {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    fn carries_memory(&self) -> bool {
+        false
     }
 
     fn close(&self) {

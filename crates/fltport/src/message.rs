@@ -5,9 +5,10 @@ use std::sync::Arc;
 use fltport_engine::NtStatus;
 use fltport_engine::wire::MessageHeader;
 
-use crate::client_call::Delivered;
+use crate::client_call::{Delivered, Until};
 use crate::client_driver::Connection;
 use crate::error::CallError;
+use crate::payload::Payload;
 use crate::sync::Instant;
 use crate::sys::Attachment;
 
@@ -18,9 +19,9 @@ use crate::sys::Attachment;
 pub struct Message {
     connection: Arc<Connection>,
     header: MessageHeader,
-    bytes: Vec<u8>,
+    payload: Payload,
     attachment: Option<Attachment>,
-    deadline: Option<Instant>,
+    deadline: Option<Until>,
     owes_reply: bool,
 }
 
@@ -28,7 +29,7 @@ impl Message {
     pub(crate) fn new(connection: Arc<Connection>, message: Delivered) -> Self {
         let Delivered {
             header,
-            bytes,
+            payload,
             attachment,
             deadline,
         } = message;
@@ -36,7 +37,7 @@ impl Message {
         Self {
             connection,
             header,
-            bytes,
+            payload,
             attachment,
             deadline,
             owes_reply,
@@ -46,7 +47,7 @@ impl Message {
     /// The payload, without the header.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.bytes
+        self.payload.as_slice()
     }
 
     /// The header, as a Windows program would see it.
@@ -63,8 +64,8 @@ impl Message {
 
     /// When the sender stops waiting; `None` without a limit. A reply after it finds nobody.
     #[must_use]
-    pub const fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline?.instant()
     }
 
     /// Whether the sender has stopped waiting, as far as is known here. Work on the answer can stop then.

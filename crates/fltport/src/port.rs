@@ -96,6 +96,7 @@ pub struct Builder {
     access: Access,
     max_connections: u32,
     max_message: u32,
+    shared_memory: bool,
     directory: Option<PathBuf>,
 }
 
@@ -124,6 +125,7 @@ struct State<H> {
     handler: H,
     port: Mutex<Port>,
     max_message: u32,
+    shared_memory: bool,
     live: Mutex<Live>,
     ended: Condvar,
     next_id: AtomicU64,
@@ -232,6 +234,7 @@ impl Builder {
             access: Access::host_only(sys::host_uid()),
             max_connections: 1,
             max_message: limits::MESSAGE_DEFAULT,
+            shared_memory: true,
             directory: None,
         }
     }
@@ -253,6 +256,14 @@ impl Builder {
     /// Most payload bytes of one message, reply or request: 1 MiB unless said otherwise, 16 MiB at most.
     pub const fn max_message(mut self, bytes: u32) -> Self {
         self.max_message = bytes;
+        self
+    }
+
+    /// Whether questions travel through memory that host and client share, where the system can do that (Linux 5.14): yes
+    /// unless said otherwise. Otherwise they are packets on the connection's socket, as everything else is. Both behave
+    /// alike; memory is faster, packets cost no memory.
+    pub const fn shared_memory(mut self, yes: bool) -> Self {
+        self.shared_memory = yes;
         self
     }
 
@@ -289,6 +300,7 @@ impl Builder {
             handler,
             port: Mutex::new(port),
             max_message: self.max_message,
+            shared_memory: self.shared_memory,
             live: Mutex::new(live),
             ended: Condvar::new(),
             next_id: AtomicU64::new(1),
@@ -475,6 +487,10 @@ impl<H: PortHandler> Owner for Arc<State<H>> {
 
     fn timer(&self) -> &Timer {
         &self.timer
+    }
+
+    fn shares_memory(&self) -> bool {
+        self.shared_memory
     }
 }
 

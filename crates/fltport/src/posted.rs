@@ -7,6 +7,7 @@ use crate::client_call::{Call, Ended};
 use crate::client_driver::Connection;
 use crate::error::CallError;
 use crate::message::Message;
+use crate::plane::client::Slot;
 use crate::sync::Instant;
 
 /// A get that waits for its message (an overlapped `FilterGetMessage`), of [`crate::Client::post_get`].
@@ -16,18 +17,28 @@ use crate::sync::Instant;
 #[must_use = "a get that is dropped is withdrawn"]
 pub struct PostedGet {
     connection: Arc<Connection>,
-    call: Arc<Call>,
-    get: u64,
+    at: At,
+    size: u32,
     over: bool,
 }
 
+/// Where a get is posted.
+#[derive(Debug)]
+pub(crate) enum At {
+    /// At the host, by a frame.
+    Host(Arc<Call>, u64),
+    /// In memory.
+    Memory(Slot),
+}
+
 impl PostedGet {
-    pub(crate) fn new(connection: &Arc<Connection>, size: u32) -> Self {
-        let (call, get) = connection.start_get(size);
+    /// Posts a get. `polled`: nobody will wait in it, a frame tells of its end.
+    pub(crate) fn new(connection: &Arc<Connection>, size: u32, polled: bool) -> Self {
+        let at = connection.post(size, polled);
         Self {
             connection: Arc::clone(connection),
-            call,
-            get,
+            at,
+            size,
             over: false,
         }
     }
@@ -37,7 +48,7 @@ impl PostedGet {
     /// # Errors
     /// As [`crate::Client::get`].
     pub fn wait(mut self) -> Result<Message, CallError> {
-        let ended = self.connection.wait(&self.call, None);
+        let ended = self.wait_until(None);
         self.end(ended).unwrap_or(Err(CallError::Disconnected))
     }
 
@@ -46,12 +57,26 @@ impl PostedGet {
     pub fn wait_within(&mut self, wait: Duration) -> Option<Result<Message, CallError>> {
         let ended = if wait.is_zero() {
             self.connection.pump();
-            self.call.take()
+            self.look()
         } else {
-            let deadline = Instant::now().checked_add(wait);
-            self.connection.wait(&self.call, deadline)
+            self.wait_until(Instant::now().checked_add(wait))
         };
         self.end(ended)
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Option<Ended> {
+        match &self.at {
+            At::Host(call, _) => self.connection.wait(call, deadline),
+            At::Memory(slot) => self.connection.wait_slot(*slot, self.size, deadline),
+        }
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn look(&self) -> Option<Ended> {
+        match &self.at {
+            At::Host(call, _) => call.take(),
+            At::Memory(slot) => self.connection.look_around(*slot, self.size),
+        }
     }
 
     /// Withdraws the get, and blocks until the host has said whether that came in time: either a message is here, or its
@@ -65,27 +90,39 @@ impl PostedGet {
     /// `CancelIoEx`.
     #[doc(alias = "CancelIoEx")]
     pub fn cancel(self) -> Result<Message, CallError> {
-        self.connection.withdraw_get(self.get);
+        match &self.at {
+            At::Host(_, get) => self.connection.withdraw_get(*get),
+            At::Memory(slot) => self.connection.withdraw_and_stay(*slot),
+        }
         self.wait()
     }
 
     /// The end of the get if it has come, without waiting; otherwise the get is withdrawn.
     pub(crate) fn give_up(mut self) -> Option<Result<Message, CallError>> {
         self.over = true;
-        let ended = self.connection.give_up_get(&self.call, self.get)?;
+        let ended = self.take_back()?;
         Some(self.message(ended))
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn call(&self) -> &Call {
-        &self.call
+    pub(crate) const fn at(&self) -> &At {
+        &self.at
+    }
+
+    fn take_back(&self) -> Option<Ended> {
+        match &self.at {
+            At::Host(call, get) => self.connection.give_up_get(call, *get),
+            At::Memory(slot) => self.connection.withdraw_slot(*slot),
+        }
     }
 
     /// What has ended the get, if anything has.
     pub(crate) fn end(&mut self, ended: Option<Ended>) -> Option<Result<Message, CallError>> {
         let ended = ended?;
         self.over = true;
-        self.connection.end_get(self.get);
+        if let At::Host(_, get) = self.at {
+            self.connection.end_get(get);
+        }
         Some(self.message(ended))
     }
 
@@ -102,8 +139,7 @@ impl Drop for PostedGet {
         if self.over {
             return;
         }
-        let ended = self.connection.give_up_get(&self.call, self.get);
-        if let Some(Ended::Message(message)) = ended {
+        if let Some(Ended::Message(message)) = self.take_back() {
             self.connection.keep(message);
         }
     }

@@ -10,6 +10,7 @@ pub(crate) use std::sync::atomic::AtomicU64 as StaticAtomicU64;
 
 #[cfg(not(all(test, any(loom, shuttle))))]
 mod standard {
+    pub(crate) use crate::sys::futex;
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread;

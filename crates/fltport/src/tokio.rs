@@ -7,14 +7,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use fltport_engine::NtStatus;
 use tokio::io::unix::AsyncFd;
 
-use crate::client_call::{Call, Ended};
+use crate::client_call::Ended;
 use crate::error::CallError;
 use crate::message::Message;
+use crate::posted::At;
 use crate::sys;
 
 /// An asynchronous [`crate::Client`]. Calls may be made from several tasks at once.
@@ -51,8 +52,18 @@ impl Client {
     /// # Errors
     /// As [`crate::Client::next_message`].
     pub async fn next_message(&self) -> Result<Message, CallError> {
-        let mut get = self.client.post_get(self.client.whole_message());
-        let ended = self.ended(get.call()).await;
+        let mut get = self.client.post_polled();
+        let ended = match get.at() {
+            At::Host(call, _) => self.ended(|context| call.poll(context)).await,
+            At::Memory(slot) => {
+                let (slot, connection) = (*slot, self.client.connection());
+                self.ended(|context| match get.look() {
+                    Some(ended) => Poll::Ready(ended),
+                    None => connection.wake_on_ring(slot, context.waker()),
+                })
+                .await
+            }
+        };
         get.end(Some(ended)).unwrap_or(Err(CallError::Disconnected))
     }
 
@@ -63,7 +74,7 @@ impl Client {
     pub async fn reply(&self, message: Message, payload: &[u8]) -> Result<(), CallError> {
         let (connection, message_id) = message.spend();
         let call = connection.start_reply(message_id, NtStatus::SUCCESS, payload);
-        connection.replied(self.ended(&call).await, payload)
+        connection.replied(self.ended(|context| call.poll(context)).await, payload)
     }
 
     /// Sends a request to the filter's message callback.
@@ -72,7 +83,7 @@ impl Client {
     /// As [`crate::Client::send`].
     pub async fn send(&self, input: &[u8], capacity: u32) -> Result<Vec<u8>, CallError> {
         let call = self.client.connection().start_request(input, capacity);
-        match self.ended(&call).await {
+        match self.ended(|context| call.poll(context)).await {
             Ended::Done {
                 status: NtStatus::SUCCESS,
                 bytes,
@@ -84,13 +95,13 @@ impl Client {
     }
 
     /// Reads for all tasks while its own call lasts. Another task may end this call, so both are waited for.
-    async fn ended(&self, call: &Call) -> Ended {
+    async fn ended(&self, poll: impl Fn(&Context<'_>) -> Poll<Ended>) -> Ended {
         loop {
             self.client.connection().pump();
             // One future for each wait: `poll_read_ready` would remember the last task only, which may give up.
             let mut readable = pin!(self.readable.readable());
             let turn = poll_fn(|context| {
-                if let Poll::Ready(ended) = call.poll(context) {
+                if let Poll::Ready(ended) = poll(context) {
                     return Poll::Ready(Some(ended));
                 }
                 readable.as_mut().poll(context).map(|ready| {

@@ -142,6 +142,7 @@ fn p9(world: &mut World) {
 }
 
 fn p10(world: &mut World) {
+    const GETS: usize = 192;
     let port = world.create(&spec());
     let (client, conn) = world.connected(
         Who {
@@ -152,16 +153,16 @@ fn p10(world: &mut World) {
         b"",
     );
     let other = world.join(port);
-    // More gets than a socket holds messages.
+    // More gets than a socket, or memory that both sides have, holds messages.
     let size = 64 << 10;
-    for _ in 0..64 {
+    for _ in 0..GETS {
         world.backend.get(client, 16 + size);
     }
-    world.gets_posted(conn, 64);
+    world.gets_posted(conn, GETS);
     world.backend.stop_reading(client);
     let payload = bytes(1, usize::try_from(size).expect("a size"));
     let start = world.backend.now();
-    let asks: Vec<_> = (0..64)
+    let asks: Vec<_> = (0..GETS)
         .map(|_| world.ask(conn, &payload, 4, after(300)))
         .collect();
     world.assert_alive(other);

@@ -30,7 +30,7 @@ type Frames = Arc<std::sync::Mutex<Vec<ToClient>>>;
 struct Link(Frames);
 
 impl HostLink for Link {
-    fn send(&mut self, head: &[u8], payload: &[u8], _: Option<&Attachment>) -> Sent {
+    fn send(&mut self, head: &[u8], payload: &[u8], _: &[Arc<Attachment>]) -> Sent {
         let packet = [head, payload].concat();
         let frame = ToClient::parse(&packet).unwrap().0;
         self.0

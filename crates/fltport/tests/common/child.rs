@@ -8,6 +8,9 @@ use rustix::process::{Pid, Signal};
 
 use super::{LIMIT, until};
 
+/// Threads of a test in a process of its own: the harness's, the test's, its watchdog, and the one that watches hosts.
+const OWN_THREADS: usize = 4;
+
 const ROLE: &str = "FLTPORT_TEST_ROLE";
 
 /// A process that plays a role, ended with this value.
@@ -28,6 +31,9 @@ pub(crate) fn role() -> Option<(String, Vec<String>)> {
 /// Runs `test` in a process where nothing else runs, so that its descriptors and threads can be counted.
 pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     if role().is_some_and(|(role, _)| role == name) {
+        // What a process has once and for all is there before anything is counted.
+        super::Host::new().assert_well();
+        until("that host is gone", || super::threads() <= OWN_THREADS);
         return test();
     }
     let mut process = Process::start(name, name, &[], |_| ()).unwrap();

@@ -300,7 +300,7 @@ pub(crate) struct Ends {
     pub(crate) client: Client,
 }
 
-/// Runs a test over a socket, then in memory.
+/// Runs a test over a socket with memory, over one without, then in one process.
 pub(crate) fn each_way(
     handler: impl Fn() -> Handler,
     build: impl Fn(Builder) -> Builder,
@@ -315,21 +315,23 @@ fn each_way_owned(
     build: impl Fn(Builder) -> Builder,
     test: impl Fn(Ends),
 ) {
-    let host = Host::with(handler(), &build);
-    let client = host.connect();
-    let filter = host.log.next_port();
-    let Host {
-        port,
-        log,
-        directory,
-    } = host;
-    test(Ends {
-        port,
-        log,
-        filter,
-        client,
-    });
-    drop(directory);
+    for memory in [true, false] {
+        let host = Host::with(handler(), |builder| build(builder.shared_memory(memory)));
+        let client = host.connect();
+        let filter = host.log.next_port();
+        let Host {
+            port,
+            log,
+            directory,
+        } = host;
+        test(Ends {
+            port,
+            log,
+            filter,
+            client,
+        });
+        drop(directory);
+    }
 
     let handler = handler();
     let log = Arc::clone(&handler.log);

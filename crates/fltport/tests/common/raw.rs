@@ -81,6 +81,22 @@ impl Raw {
         Self(rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC).unwrap())
     }
 
+    /// The next frame of a client that is told that there is no memory for it.
+    pub(crate) fn question(&self) -> Option<Vec<u8>> {
+        loop {
+            let packet = self.packet()?;
+            if !matches!(ToHost::parse(&packet), Ok((ToHost::Attach, _))) {
+                return Some(packet);
+            }
+            let none = ToClient::Attached {
+                status: NtStatus::INSUFFICIENT_RESOURCES,
+                layout: 0,
+                first_id: 0,
+            };
+            self.tell(&none, b"");
+        }
+    }
+
     /// Sends a frame as a host does; whether the client still takes packets.
     pub(crate) fn tell(&self, frame: &ToClient, payload: &[u8]) -> bool {
         self.bytes(&[frame.header().as_bytes(), payload].concat())

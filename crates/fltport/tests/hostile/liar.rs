@@ -98,11 +98,11 @@ pub(crate) fn play(told: &[String]) {
         let raw = listener.accept();
         raw.packet().unwrap();
         assert!(raw.tell(&accepted(), b""));
-        let mut question = raw.packet().unwrap();
+        let mut question = raw.question().unwrap();
         if lie.call == Call::Reply {
             // A true message first: the lie is about its reply.
             assert!(raw.tell(&message(1, 5), b"four?"));
-            question = raw.packet().unwrap();
+            question = raw.question().unwrap();
         }
         assert!(ToHost::parse(&question).is_ok());
         let files = vec![std::os::fd::AsFd::as_fd(&file); lie.files];

@@ -1,11 +1,14 @@
 //! Linux: one SOCK_SEQPACKET connection for each client, port names as sockets in a directory.
 
 mod directory;
+pub(crate) mod futex;
+mod memory_plane;
 mod peer;
 mod peer_packet;
 mod reactor;
 mod socket;
 mod socket_link;
+mod watch;
 
 use std::os::fd::OwnedFd;
 
@@ -13,10 +16,12 @@ use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 
 pub use directory::PortEntry;
 pub(crate) use directory::{Directory, list};
+pub(crate) use memory_plane::{fill as fill_memory, make as make_memory, open as open_memory};
 #[cfg(feature = "tokio")]
 pub(crate) use peer::{Polled, register};
 pub(crate) use reactor::Reactor;
 pub(crate) use socket::Socket;
+pub(crate) use watch::watch;
 
 /// An open file that travels with a message.
 pub(crate) type Attachment = OwnedFd;
@@ -32,6 +37,13 @@ pub(crate) fn check_attachment(file: &Attachment) -> bool {
         && flags.is_ok_and(|flags| {
             flags & OFlags::ACCMODE == OFlags::RDONLY && !flags.contains(OFlags::PATH)
         })
+}
+
+/// The system's monotonic clock, in nanoseconds.
+pub(crate) fn monotonic_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 /// The effective user of this process.

@@ -1,13 +1,14 @@
-//! One SOCK_SEQPACKET socket: packets in order and whole, with the sender's identity and at most one descriptor.
+//! One SOCK_SEQPACKET socket: packets in order and whole, with the sender's identity and at most a few descriptors.
 //!
 //! What comes in is believed in nothing but its bytes: the host takes no descriptors from clients at all (the kernel
-//! closes what a client attaches, and the connection ends), a client takes at most one, from its host.
+//! closes what a client attaches, and the connection ends), a client takes a few, from its host.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use fltport_engine::limits;
 use fltport_engine::wire::FRAME_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
@@ -35,20 +36,13 @@ impl Socket {
     }
 
     /// Sends one packet without waiting.
-    pub(crate) fn send(
-        &self,
-        head: &[u8],
-        payload: &[u8],
-        attachment: Option<&Attachment>,
-    ) -> Sent {
-        let fds: [BorrowedFd<'_>; 1];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    pub(crate) fn send(&self, head: &[u8], payload: &[u8], files: &[Arc<Attachment>]) -> Sent {
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(limits::FILES_PER_FRAME))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if let Some(attachment) = attachment {
-            fds = [attachment.as_fd()];
-            if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-                return Sent::Down;
-            }
+        let files: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
+        if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&files)) {
+            return Sent::Down;
         }
         let parts = [IoSlice::new(head), IoSlice::new(payload)];
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -77,7 +71,7 @@ impl Socket {
                     ended = true;
                     continue;
                 }
-                Ok(stamped) => received(stamped.length, stamped.cut, stamped.sender, None),
+                Ok(stamped) => received(stamped.length, stamped.cut, stamped.sender, Vec::new()),
                 Err(error) => match error.raw_os_error() {
                     // See `receive`.
                     Some(libc::EINTR | libc::ECONNRESET) => continue,
@@ -97,29 +91,25 @@ impl Socket {
 
 /// A packet, unless it says that there is nothing to come: one of no bytes is the end; one that was cut, or whose
 /// descriptors did not fit, is a lie.
-fn received(
-    length: usize,
-    cut: bool,
-    caller: Option<Caller>,
-    attachment: Option<OwnedFd>,
-) -> Received {
+fn received(length: usize, cut: bool, caller: Option<Caller>, files: Vec<OwnedFd>) -> Received {
     if length == 0 || cut {
         return Received::Down;
     }
     Received::Packet(Packet {
         length,
         caller,
-        attachment,
+        files,
     })
 }
 
 impl ClientLink for Socket {
     fn send(&self, head: &[u8], payload: &[u8]) -> Sent {
-        Self::send(self, head, payload, None)
+        Self::send(self, head, payload, &[])
     }
 
     fn receive(&self, buffer: &mut [u8]) -> Received {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(limits::FILES_PER_FRAME))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let mut ended = false;
@@ -137,17 +127,14 @@ impl ClientLink for Socket {
                 Err(_) => return Received::Down,
             }
         };
-        let attachment = control.drain().find_map(|ancillary| match ancillary {
-            RecvAncillaryMessage::ScmRights(fds) => fds.last(),
-            _ => None,
-        });
+        let mut files = Vec::new();
+        for ancillary in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = ancillary {
+                files.extend(fds);
+            }
+        }
         let cut = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
-        received(
-            message.bytes,
-            message.flags.intersects(cut),
-            None,
-            attachment,
-        )
+        received(message.bytes, message.flags.intersects(cut), None, files)
     }
 
     fn wait(&self, writing: bool, deadline: Option<Instant>) -> bool {
@@ -167,6 +154,10 @@ impl ClientLink for Socket {
                 Err(_) => return true,
             }
         }
+    }
+
+    fn carries_memory(&self) -> bool {
+        true
     }
 
     fn close(&self) {
@@ -210,7 +201,7 @@ mod tests {
         let speaker = std::thread::spawn(move || {
             for (socket, ready) in sockets {
                 ready.send(()).unwrap();
-                assert_eq!(socket.send(b"last words", &[], None), Sent::Done);
+                assert_eq!(socket.send(b"last words", &[], &[]), Sent::Done);
                 socket.close();
             }
         });

@@ -28,8 +28,8 @@ impl SocketLink {
 }
 
 impl HostLink for SocketLink {
-    fn send(&mut self, head: &[u8], payload: &[u8], attachment: Option<&Attachment>) -> Sent {
-        self.socket.send(head, payload, attachment)
+    fn send(&mut self, head: &[u8], payload: &[u8], files: &[Arc<Attachment>]) -> Sent {
+        self.socket.send(head, payload, files)
     }
 
     fn want_writable(&mut self, wanted: bool) {
@@ -64,6 +64,6 @@ pub(super) fn refuse(socket: &Socket, status: NtStatus, max_message: u32) {
         max_message,
     };
     // Whether it is still there to be told is its own business.
-    let _: Sent = socket.send(frame.header().as_bytes(), &[], None);
+    let _: Sent = socket.send(frame.header().as_bytes(), &[], &[]);
     socket.close();
 }

@@ -1,0 +1,387 @@
+//! The client's part in questions through memory: getting it, gets that are posted there, and replies.
+//!
+//! [`crate::client_driver`] moves frames; a get here needs none of them, except for an open file, a message that had no room
+//! in memory, and the host's death, which [`crate::sys`] watches for.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fltport_engine::NtStatus;
+use fltport_engine::client::State;
+use fltport_engine::connection::Violation;
+use fltport_engine::limits;
+use fltport_engine::wire::ToHost;
+
+use crate::client_books::Mail;
+use crate::client_call::{Call, Delivered, Ended, Until};
+use crate::client_driver::Connection;
+use crate::error::CallError;
+use crate::plane::blocks::{client_part, host_part};
+use crate::plane::client::{ClientPlane, Replied, Slot, Taken, Tell, Woken};
+use crate::plane::layout;
+use crate::posted::At;
+use crate::sync::{Instant, Mutex, thread};
+use crate::sys::{self, Attachment};
+
+/// The memory of a connection, when there is some.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    plane: OnceLock<ClientPlane>,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+enum Asked {
+    #[default]
+    No,
+    /// Whoever waits for the answer, and whether somebody has waited long enough.
+    Yes(Arc<Call>, bool),
+    /// There is an answer, or there was no way to ask.
+    Answered,
+}
+
+impl Attached {
+    /// The memory, if there is some and it is of use.
+    pub(crate) fn get(&self) -> Option<&ClientPlane> {
+        self.plane.get().filter(|plane| !plane.has_ended())
+    }
+
+    /// The memory, if the reply to the message of this number belongs there.
+    pub(crate) fn of(&self, message_id: u64) -> Option<&ClientPlane> {
+        self.plane.get().filter(|plane| plane.has(message_id))
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.plane.get().is_some_and(ClientPlane::has_ended)
+    }
+
+    /// Makes every thread that waits for a message look around.
+    pub(crate) fn nudge(&self) {
+        self.plane
+            .get()
+            .into_iter()
+            .for_each(ClientPlane::nudge_all);
+    }
+
+    /// Nothing happens in memory any more.
+    pub(crate) fn close(&self) {
+        self.plane.get().into_iter().for_each(ClientPlane::close);
+    }
+}
+
+impl Connection {
+    /// Asks the host for memory, once, and waits for the answer until `deadline` at most: what is posted meanwhile goes by
+    /// frames, which works as well.
+    pub(crate) fn attach(self: &Arc<Self>, deadline: Instant) {
+        let mut asked = lock(&self.memory.asked);
+        let call = match &*asked {
+            Asked::Answered => return,
+            Asked::Yes(_, true) => return,
+            Asked::Yes(call, false) => Arc::clone(call),
+            Asked::No if !self.link.carries_memory() || !sys::watch(self) => {
+                *asked = Asked::Answered;
+                return;
+            }
+            Asked::No => {
+                let call = Arc::new(Call::default());
+                *asked = Asked::Yes(Arc::clone(&call), false);
+                self.unsent().push(&ToHost::Attach, Vec::new());
+                call
+            }
+        };
+        drop(asked);
+        self.flush();
+        // Several may wait: one takes the end of the call, the others find that there is an answer.
+        while matches!(*lock(&self.memory.asked), Asked::Yes(_, false)) {
+            let slice = (Instant::now() + SLICE).min(deadline);
+            if self.wait(&call, Some(slice)).is_some() || !self.is_connected() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                if let Asked::Yes(_, waited) = &mut *lock(&self.memory.asked) {
+                    *waited = true;
+                }
+            }
+        }
+    }
+
+    /// The host has answered.
+    pub(crate) fn attached(
+        &self,
+        status: NtStatus,
+        layout: u32,
+        first_id: u64,
+        files: Vec<Attachment>,
+    ) -> Result<(), Violation> {
+        let mut asked = lock(&self.memory.asked);
+        let Asked::Yes(call, _) = std::mem::replace(&mut *asked, Asked::Answered) else {
+            return Err(Violation("memory that nobody has asked for"));
+        };
+        if status == NtStatus::SUCCESS && layout == layout::LAYOUT {
+            let files: [Attachment; 2] = files
+                .try_into()
+                .map_err(|_| Violation("memory without its two descriptors"))?;
+            let (host, client) = (
+                host_part(self.max_message()),
+                client_part(self.max_message()),
+            );
+            // Where it cannot be mapped, everything goes by frames.
+            if let Ok((host, client)) = sys::open_memory(&files, host, client) {
+                let plane = ClientPlane::new(host, client, first_id, self.max_message());
+                self.memory.plane.set(plane).ok();
+            }
+        }
+        drop(asked);
+        call.finish(done(NtStatus::SUCCESS));
+        Ok(())
+    }
+
+    /// A message came by a frame for a get in memory.
+    pub(crate) fn mail_message(&self, get: u64, message: Delivered) -> Result<(), Violation> {
+        self.mail(get, |mail| mail.messages.insert(get, message).is_none())
+    }
+
+    /// Open files came for gets in memory, whose numbers these bytes are.
+    pub(crate) fn mail_files(&self, gets: &[u8], files: Vec<Attachment>) -> Result<(), Violation> {
+        let (gets, rest) = gets.as_chunks::<8>();
+        if gets.len() != files.len() || !rest.is_empty() {
+            return Err(Violation("other files than gets"));
+        }
+        for (get, file) in gets.iter().zip(files) {
+            let get = u64::from_ne_bytes(*get);
+            self.mail(get, |mail| mail.files.insert(get, file).is_none())?;
+        }
+        Ok(())
+    }
+
+    /// A get in memory is over.
+    pub(crate) fn rang(&self, get: u64) -> Result<(), Violation> {
+        if self.memory.plane.get().is_none() {
+            return Err(Violation("no get is in memory"));
+        }
+        self.books().mail.rang(get);
+        Ok(())
+    }
+
+    fn mail(&self, get: u64, put: impl FnOnce(&mut Mail) -> bool) -> Result<(), Violation> {
+        let plane = self.memory.plane.get();
+        let mut books = self.books();
+        if !plane.is_some_and(|plane| plane.knows(get)) || !put(&mut books.mail) {
+            return Err(Violation("something for a get that does not wait for it"));
+        }
+        books.mail.arrived(get);
+        Ok(())
+    }
+
+    /// Posts a get, in memory if there is room for it there.
+    pub(crate) fn post(&self, size: u32, polled: bool) -> At {
+        // One that was kept is older than whatever the host has.
+        if !self.books().has_ready() {
+            if let Some(slot) = self.post_slot(size, polled) {
+                return At::Memory(slot);
+            }
+        }
+        let (call, get) = self.start_get(size);
+        At::Host(call, get)
+    }
+
+    /// Withdraws a get in memory; how it has ended is still to be taken.
+    pub(crate) fn withdraw_and_stay(&self, slot: Slot) {
+        self.memory.plane.get().map(|plane| plane.withdraw(slot));
+    }
+
+    fn post_slot(&self, size: u32, polled: bool) -> Option<Slot> {
+        if size < limits::HEADER {
+            return None;
+        }
+        let plane = self.memory.get()?;
+        let (slot, tell) = plane.post(size, polled)?;
+        self.tell(plane, tell);
+        Some(slot)
+    }
+
+    /// Waits until a get in memory has ended; `None` when `deadline` came first.
+    pub(crate) fn wait_slot(
+        &self,
+        slot: Slot,
+        size: u32,
+        deadline: Option<Instant>,
+    ) -> Option<Ended> {
+        let plane = self.memory.plane.get()?;
+        loop {
+            let ended = match plane.wait(slot, deadline) {
+                Woken::Over => self.take_slot(slot),
+                Woken::Nudged | Woken::Ended => self.look_around(slot, size),
+                Woken::Late => return self.look_around(slot, size),
+            };
+            if ended.is_some() {
+                return ended;
+            }
+        }
+    }
+
+    /// What a get in memory has, if it is over.
+    pub(crate) fn take_slot(&self, slot: Slot) -> Option<Ended> {
+        let plane = self.memory.plane.get()?;
+        let get = ClientPlane::token(slot);
+        Some(match plane.take(slot) {
+            Taken::NotYet => return None,
+            Taken::Message {
+                header,
+                payload,
+                deadline,
+                file,
+            } => {
+                let attachment = file.then(|| self.await_file(get)).flatten();
+                if file && attachment.is_none() {
+                    // The host has died in between: it is as if it had done so before.
+                    done(NtStatus::PORT_DISCONNECTED)
+                } else {
+                    Ended::Message(Delivered {
+                        header,
+                        payload,
+                        attachment,
+                        deadline: (deadline != 0).then_some(Until::Nanos(deadline)),
+                    })
+                }
+            }
+            Taken::ByFrame => self.await_message(get),
+            Taken::TooSmall(needed) => Ended::Done {
+                status: NtStatus::BUFFER_TOO_SMALL,
+                needed,
+                bytes: Vec::new(),
+            },
+            Taken::Withdrawn => done(NtStatus::CANCELLED),
+            Taken::Disconnected => done(NtStatus::PORT_DISCONNECTED),
+        })
+    }
+
+    /// Withdraws a get in memory. Gives its end, if that was faster.
+    pub(crate) fn withdraw_slot(&self, slot: Slot) -> Option<Ended> {
+        let plane = self.memory.plane.get()?;
+        if plane.withdraw(slot) {
+            plane.take(slot);
+            return None;
+        }
+        self.take_slot(slot)
+    }
+
+    /// Something has happened on this side that may end a get.
+    pub(crate) fn look_around(&self, slot: Slot, size: u32) -> Option<Ended> {
+        let call = Call::default();
+        let mut books = self.books();
+        let over = books.closed_here || books.engine.state() != State::Connected;
+        let served = !over && books.has_ready() && books.serve_from_ready(size, &call);
+        drop(books);
+        if !over && !self.memory.has_ended() && !served {
+            return self.take_slot(slot);
+        }
+        // A message that came all the same is for another get.
+        match (served, self.withdraw_slot(slot)) {
+            (true, Some(Ended::Message(message))) => self.keep(message),
+            (false, Some(ended @ Ended::Message(_))) if !over => return Some(ended),
+            _ => {}
+        }
+        Some(
+            call.take()
+                .unwrap_or_else(|| done(NtStatus::PORT_DISCONNECTED)),
+        )
+    }
+
+    /// Has a task woken when a frame tells of the end of its get. Looks once more afterwards: the frame may have been
+    /// faster.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn wake_on_ring(
+        &self,
+        slot: Slot,
+        waker: &std::task::Waker,
+    ) -> std::task::Poll<Ended> {
+        let get = ClientPlane::token(slot);
+        self.books().mail.wakers.insert(get, waker.clone());
+        self.take_slot(slot)
+            .map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+    }
+
+    /// Replies in memory, if the message belongs there and its reply has room. Otherwise it has been claimed, at most, and
+    /// goes by a frame.
+    pub(crate) fn reply_status(
+        &self,
+        message_id: u64,
+        status: NtStatus,
+        payload: &[u8],
+    ) -> Option<Ended> {
+        let plane = self.memory.of(message_id)?;
+        match plane.reply(message_id, status, payload) {
+            Replied::Done(status, tell) => {
+                self.tell(plane, tell);
+                Some(done(status))
+            }
+            Replied::ByFrame => None,
+        }
+    }
+
+    /// The host has hung up, or died.
+    pub(crate) fn handle_hang_up(&self) {
+        // What it has said before is read first; the end itself is found by that.
+        self.pump();
+        self.memory.nudge();
+    }
+
+    fn tell(&self, plane: &ClientPlane, mut tell: Tell) {
+        loop {
+            let full = match tell {
+                Tell::Nothing => return,
+                Tell::Kick => None,
+                Tell::Full(waiter) => Some(waiter),
+            };
+            self.unsent().push(&ToHost::Kick, Vec::new());
+            self.flush();
+            let Some(waiter) = full else { return };
+            thread::sleep(AGAIN);
+            tell = plane.tell_replied(waiter);
+        }
+    }
+
+    fn await_file(&self, get: u64) -> Option<Attachment> {
+        self.await_mail(get, |mail| mail.files.contains_key(&get));
+        self.books().mail.files.remove(&get)
+    }
+
+    fn await_message(&self, get: u64) -> Ended {
+        self.await_mail(get, |mail| mail.messages.contains_key(&get));
+        let message = self.books().mail.messages.remove(&get);
+        message.map_or_else(|| done(NtStatus::PORT_DISCONNECTED), Ended::Message)
+    }
+
+    /// Waits until the socket has brought what is on its way: the host has sent it, or is about to.
+    fn await_mail(&self, get: u64, is_here: impl Fn(&Mail) -> bool) {
+        let mut books = self.books();
+        if is_here(&books.mail) || books.engine.state() == State::Disconnected {
+            return;
+        }
+        let call = Arc::new(Call::default());
+        books.mail.awaited.insert(get, Arc::clone(&call));
+        drop(books);
+        self.wait(&call, None);
+    }
+}
+
+fn done(status: NtStatus) -> Ended {
+    Ended::Done {
+        status,
+        needed: 0,
+        bytes: Vec::new(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// How far apart looks are for an answer that somebody else may have taken.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// How long a host whose ring is full has to look at it.
+const AGAIN: Duration = Duration::from_micros(50);

@@ -1,0 +1,366 @@
+//! The driver's part in questions through memory: making it, sending at once, and what the client's kicks ask for.
+//!
+//! [`crate::driver`] is the way of everything else. A send that finds a get posted does not go through the engine's records:
+//! the engine gives out the get, the message is written and published without the lock, and the sender waits at a word.
+
+use std::sync::Arc;
+
+use fltport_engine::connection::{Connection, State, Violation};
+use fltport_engine::exchange::WaiterStep;
+use fltport_engine::output::{Outcome, SendKey};
+use fltport_engine::questions::Counters;
+use fltport_engine::wire::ToClient;
+use fltport_engine::{Deadline, NtStatus, limits};
+use zerocopy::IntoBytes as _;
+
+use crate::body::Body;
+use crate::clock;
+use crate::driver::{Core, Inner, Plane, Sender};
+use crate::plane::host::{Finished, HostPlane, Published};
+use crate::plane::layout::{self, host_word};
+use crate::plane::waiting::{End, Memory, Read, Ticket};
+use crate::sync::Ordering;
+use crate::sys::Attachment;
+
+/// A message that a get has taken at once.
+#[derive(Debug)]
+pub(crate) enum Direct {
+    /// It wants no reply.
+    Delivered,
+    /// Its reply will be there.
+    Asked(Asked),
+}
+
+/// A message whose reply is awaited at a word.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) ticket: Ticket,
+    /// The receiver was awake when it got the message.
+    pub(crate) awake: bool,
+}
+
+/// What is to be woken once the lock is released.
+#[derive(Debug)]
+pub(crate) struct Woken(Option<(Arc<Memory>, Vec<usize>)>);
+
+impl Woken {
+    pub(crate) fn wake(self) {
+        if let Some((memory, gets)) = self.0 {
+            gets.into_iter().for_each(|get| memory.wake_get(get));
+        }
+    }
+}
+
+impl Core {
+    /// Sends a message at once, if a get is there for it and nobody comes first. `None`: it has to go the long way.
+    pub(crate) fn send_at_once(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        file: Option<&Arc<Attachment>>,
+        reply: Option<u32>,
+        deadline: Deadline,
+    ) -> Option<Direct> {
+        let length = u32::try_from(bytes.len()).ok()?;
+        let mut inner = self.lock();
+        loop {
+            let Inner { engine, plane, .. } = &mut *inner;
+            let plane = plane.on()?;
+            // What is wrong there, or is for others, is seen to on the long way.
+            plane.drain(engine).ok()?;
+            if plane.has_replied() {
+                return None;
+            }
+            let (token, size) = engine.take_get(length, reply)?;
+            let Ok(mut reserved) = plane.reserve(token, bytes.len(), reply, false) else {
+                engine.return_get(token, size);
+                return None;
+            };
+            // Before anybody can know of it.
+            plane.delivered += 1;
+            let memory = Arc::clone(&plane.memory);
+            drop(inner);
+            if let Some(pace) = memory.pace.end() {
+                memory.host.store(host_word::PACE, pace, Ordering::Relaxed);
+            }
+            let deadline = clock::absolute(deadline);
+            let published = memory.publish(&reserved, bytes, deadline, file.is_some());
+            let Published::Delivered { awake, bell } = published else {
+                inner = self.lock();
+                if let Some(plane) = inner.plane.on() {
+                    plane.delivered -= 1;
+                    plane.undo(reserved);
+                }
+                continue;
+            };
+            if !awake {
+                memory.wake_get(reserved.get());
+            }
+            if bell || file.is_some() {
+                self.say(token, bell, file);
+            }
+            let Some(ticket) = reserved.ticket.take() else {
+                return Some(Direct::Delivered);
+            };
+            return Some(Direct::Asked(Asked {
+                memory,
+                ticket,
+                awake: awake && !bell,
+            }));
+        }
+    }
+
+    /// Waits for the reply of a message that was delivered through memory. With `into`, the reply goes there, as much of
+    /// it as fits, and the outcome says how much that is.
+    pub(crate) fn wait_for_reply(
+        self: &Arc<Self>,
+        asked: Asked,
+        deadline: Deadline,
+        into: Option<&mut [u8]>,
+    ) -> Outcome<Body> {
+        let Asked {
+            memory,
+            ticket,
+            awake,
+        } = asked;
+        let end = memory.wait(&ticket, deadline, awake);
+        if end != End::Replied {
+            return self.no_reply(ticket, end);
+        }
+        memory.pace.begin();
+        let capacity = ticket.capacity;
+        let own = into.is_none();
+        let mut bytes = Vec::new();
+        let into = into.unwrap_or_else(|| {
+            bytes.resize(memory.reply_length(&ticket), 0);
+            &mut bytes
+        });
+        let mut read = memory.read_reply(&ticket, into);
+        let mut inner = self.lock();
+        let by_frame = inner.plane.on().and_then(|plane| {
+            plane.waiters.replied += 1;
+            plane.release(ticket).by_frame
+        });
+        drop(inner);
+        if let Some((status, came)) = by_frame {
+            read = Read::framed(capacity, came.len(), status);
+            if own {
+                bytes = came;
+            } else {
+                into.iter_mut().zip(came).for_each(|(to, from)| *to = from);
+            }
+        }
+        read.outcome(bytes)
+    }
+
+    /// Gives up a message whose reply nobody waits for any more.
+    pub(crate) fn forget_reply(self: &Arc<Self>, asked: Asked) {
+        let Asked { memory, ticket, .. } = asked;
+        memory.give_up(&ticket, WaiterStep::End);
+        if let Some(plane) = self.lock().plane.on() {
+            plane.release(ticket);
+        }
+    }
+
+    fn no_reply(self: &Arc<Self>, ticket: Ticket, end: End) -> Outcome<Body> {
+        let mut inner = self.lock();
+        if let Some(plane) = inner.plane.on() {
+            plane.release(ticket);
+            plane.waiters.timed_out += u64::from(end == End::TimedOut);
+        }
+        match end {
+            End::TimedOut => Outcome::TimedOut { delivered: true },
+            End::Lie => {
+                inner.engine.handle_peer_closed();
+                self.settle(inner);
+                Outcome::Disconnected { delivered: true }
+            }
+            End::Disconnected | End::Replied => Outcome::Disconnected { delivered: true },
+        }
+    }
+
+    /// Says by frames what belongs to a message that was published.
+    fn say(self: &Arc<Self>, token: u64, bell: bool, file: Option<&Arc<Attachment>>) {
+        let mut inner = self.lock();
+        if let Some(plane) = inner.plane.on() {
+            if let Some(file) = file {
+                plane.after.files.push((token, Arc::clone(file)));
+            }
+            if bell {
+                plane.after.rings.push(token);
+            }
+        }
+        self.settle(inner);
+    }
+
+    /// The client asks for memory.
+    pub(crate) fn attach(self: &Arc<Self>) -> Result<(), Violation> {
+        let mut inner = self.lock();
+        let made = match (&inner.plane, inner.engine.state()) {
+            // One piece of memory has one owner: a second process with the same handle uses frames.
+            (Plane::None, State::Connected) if self.owner.shares_memory() => {
+                HostPlane::make(self.max_message, inner.engine.last_message()).ok()
+            }
+            _ => None,
+        };
+        let (status, first_id, files) = match made {
+            Some((plane, files)) => {
+                let first_id = plane.first_id;
+                inner.engine.handle_link_matches(layout::FRAMED_IDS);
+                inner.plane = Plane::On(Box::new(plane));
+                (NtStatus::SUCCESS, first_id, files.map(Arc::new).into())
+            }
+            None => (NtStatus::INSUFFICIENT_RESOURCES, 0, Vec::new()),
+        };
+        let layout = layout::LAYOUT;
+        let frame = ToClient::Attached {
+            status,
+            layout,
+            first_id,
+        };
+        inner.send(&frame, Vec::new(), files);
+        self.settle(inner);
+        Ok(())
+    }
+
+    /// The client has put something in the ring.
+    pub(crate) fn handle_kick(self: &Arc<Self>) -> Result<(), Violation> {
+        let mut inner = self.lock();
+        let Some(plane) = inner.plane.on() else {
+            // It crossed the end of the connection; or there never was a ring.
+            return match inner.plane {
+                Plane::None => Err(Violation("a kick without memory")),
+                _ => Ok(()),
+            };
+        };
+        plane.handle_kick();
+        self.settle(inner);
+        Ok(())
+    }
+
+    /// A reply by a frame, which gives its bytes back if it is for the engine to match.
+    pub(crate) fn reply_by_frame(
+        self: &Arc<Self>,
+        reply: u64,
+        id: u64,
+        status: NtStatus,
+        payload: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let mut inner = self.lock();
+        let Some(plane) = inner.plane.on() else {
+            return Some(payload);
+        };
+        if !(plane.first_id..layout::FRAMED_IDS).contains(&id) {
+            return Some(payload);
+        }
+        let mut finished = Vec::new();
+        let status = plane.handle_reply(id, status, Body::from_bytes(payload), &mut finished);
+        inner.send(
+            &ToClient::ReplyDone { reply, status },
+            Vec::new(),
+            Vec::new(),
+        );
+        self.settle_with(inner, finished);
+        None
+    }
+
+    /// Enters the engine and the memory together.
+    pub(crate) fn enter_plane(
+        self: &Arc<Self>,
+        input: impl FnOnce(
+            &mut Connection<Body, Sender>,
+            Option<&mut HostPlane>,
+            &mut Vec<Finished>,
+        ) -> Result<(), Violation>,
+    ) {
+        let mut inner = self.lock();
+        let Inner { engine, plane, .. } = &mut *inner;
+        let mut finished = Vec::new();
+        if input(engine, plane.on(), &mut finished).is_err() {
+            engine.handle_peer_closed();
+        }
+        self.settle_with(inner, finished);
+    }
+}
+
+impl Inner {
+    /// Takes what the client has put in the ring, and ends the memory with the connection.
+    pub(crate) fn look_at_plane(&mut self, finished: &mut Vec<Finished>) {
+        let Self { engine, plane, .. } = self;
+        let Some(on) = plane.on() else {
+            return;
+        };
+        if engine.state() == State::Connected {
+            match on.drain(engine) {
+                Ok(()) => return on.complete(finished),
+                Err(_) => engine.handle_peer_closed(),
+            }
+        }
+        on.end_all(finished);
+    }
+
+    /// Whether nothing is left to do. The client is asked to say when there is, if nobody looks.
+    pub(crate) fn is_settled(&mut self) -> bool {
+        let Self { engine, plane, .. } = self;
+        let Some(on) = plane.on() else {
+            return true;
+        };
+        !on.arm(engine.has_waiting() || on.has_elsewhere())
+    }
+
+    /// Says by frames what cannot be said in memory. What sleeps there is to be woken when the lock is released.
+    pub(crate) fn announce(&mut self) -> Woken {
+        let Some(on) = self.plane.on() else {
+            return Woken(None);
+        };
+        let after = std::mem::take(&mut on.after);
+        let memory = Arc::clone(&on.memory);
+        for batch in after.files.chunks(limits::FILES_PER_FRAME) {
+            let gets: Vec<u64> = batch.iter().map(|(get, _)| *get).collect();
+            let files = batch.iter().map(|(_, file)| Arc::clone(file)).collect();
+            let payload = gets.as_bytes().to_vec();
+            let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            self.send(&ToClient::Files { length }, payload, files);
+        }
+        for get in after.rings {
+            self.send(&ToClient::Ring { get }, Vec::new(), Vec::new());
+        }
+        if self.engine.state() != State::Connected {
+            self.plane = Plane::Over;
+        }
+        Woken(Some((memory, after.wakes)))
+    }
+}
+
+impl HostPlane {
+    /// Whether another message may wait for its reply.
+    pub(crate) fn has_room(&self, engine: &Connection<Body, Sender>) -> bool {
+        let (waiting, outstanding) = engine.pending();
+        let all = waiting + outstanding + self.waiters.live_count();
+        all < limits::WAITERS_PER_CONNECTION
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            delivered: self.delivered,
+            replied: self.waiters.replied,
+            timed_out: self.waiters.timed_out,
+            late_replies: self.late_replies(),
+            too_small: 0,
+        }
+    }
+
+    /// Gives up a send that no thread waits for. One whose reply is being written ends with that.
+    pub(crate) fn cancel(
+        &mut self,
+        key: SendKey,
+        finished: &mut Vec<Finished>,
+    ) -> Result<(), Violation> {
+        let Some(ticket) = self.waiters.of_key(key) else {
+            return Ok(());
+        };
+        let outcome = Outcome::Cancelled { delivered: true };
+        self.end_one(ticket.waiter, WaiterStep::Abandon, outcome, finished)
+            .map(|_| ())
+    }
+}

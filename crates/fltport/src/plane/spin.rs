@@ -1,0 +1,169 @@
+//! When to wait awake.
+//!
+//! A wake-up costs more than most answers take, but only a wait that is short is worth a core. How long it will be depends on
+//! the other side, and a guess of one's own is no help: a side that sleeps sees long waits *because* it sleeps. So each side
+//! measures what it does itself (the filter from a reply to its next message, the service from a message to its reply; no
+//! wake-up is in either) and publishes that, and each decides by what the other has published.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU64, Instant, Ordering, StaticAtomicU64, start};
+
+/// Whether a peer with this published pace is worth waiting for awake.
+pub(crate) fn is_quick(pace: u64) -> bool {
+    pace != 0 && pace < QUICK.as_nanos() as u64
+}
+
+/// Below this a peer is quick: about half of what two wake-ups cost.
+const QUICK: Duration = Duration::from_micros(20);
+
+/// How long to wait awake at most: what a peer that sleeps takes to wake up, and a bit.
+const LIMIT: Duration = Duration::from_micros(50);
+
+/// How long something takes here, now and then measured, for the other side to see.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// When the span began, in nanoseconds from the start; 0 if it is not being measured.
+    since: AtomicU64,
+    average: AtomicU64,
+    count: AtomicU64,
+}
+
+/// Of spans that are short, one in so many is measured.
+const SAMPLE: u64 = 16;
+
+/// What a longer span counts as: one that was interrupted must not be remembered for long.
+const LONGEST: u64 = 200_000;
+
+impl Pace {
+    pub(crate) const fn new() -> Self {
+        Self {
+            since: AtomicU64::new(0),
+            average: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// A span begins.
+    #[inline]
+    pub(crate) fn begin(&self) {
+        // Who races here loses a measurement.
+        let count = self.count.load(Ordering::Relaxed).wrapping_add(1);
+        self.count.store(count, Ordering::Relaxed);
+        if count % SAMPLE == 0 || !is_quick(self.average.load(Ordering::Relaxed)) {
+            self.since.store(nanos().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// A span ends. Gives what is to be published, if that has changed.
+    #[inline]
+    pub(crate) fn end(&self) -> Option<u64> {
+        let since = self.since.load(Ordering::Relaxed);
+        if since == 0 {
+            return None;
+        }
+        self.since.store(0, Ordering::Relaxed);
+        let span = nanos().saturating_sub(since).min(LONGEST);
+        let before = self.average.load(Ordering::Relaxed);
+        let average = if before == 0 {
+            span
+        } else {
+            (before * 3 + span) / 4
+        };
+        let average = average.max(1);
+        self.average.store(average, Ordering::Relaxed);
+        Some(average)
+    }
+}
+
+/// One wait, awake at first if that is worth it.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    turns: u32,
+    until: Option<Instant>,
+    /// Has one of the places of those who wait awake.
+    place: bool,
+    over: bool,
+}
+
+impl Spin {
+    pub(crate) fn new(worth: bool) -> Self {
+        Self {
+            turns: 0,
+            until: None,
+            place: false,
+            over: !worth || cores() < 2,
+        }
+    }
+
+    /// Lets a moment pass. `false`: sleep now.
+    #[inline]
+    pub(crate) fn again(&mut self) -> bool {
+        if self.over {
+            return false;
+        }
+        std::hint::spin_loop();
+        self.turns += 1;
+        if self.turns % LOOK == 0 {
+            return self.look();
+        }
+        true
+    }
+
+    /// Whether it was worth it: no sleep was needed.
+    pub(crate) const fn succeeded(&self) -> bool {
+        !self.over
+    }
+
+    #[cold]
+    fn look(&mut self) -> bool {
+        if !self.place {
+            self.place = SPINNING.fetch_add(1, Ordering::Relaxed) < cores() - 1;
+            if !self.place {
+                SPINNING.fetch_sub(1, Ordering::Relaxed);
+                self.over = true;
+                return false;
+            }
+        }
+        let now = Instant::now();
+        let until = *self.until.get_or_insert_with(|| now + LIMIT);
+        if now >= until {
+            self.over = true;
+            // Perhaps it was in vain because both sides have come to share a core.
+            CORES.store(0, Ordering::Relaxed);
+        }
+        !self.over
+    }
+}
+
+impl Drop for Spin {
+    fn drop(&mut self) {
+        if self.place {
+            SPINNING.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Turns between looks at the clock.
+const LOOK: u32 = 64;
+
+/// Threads of this process that wait awake.
+static SPINNING: StaticAtomicU64 = StaticAtomicU64::new(0);
+
+/// Cores that this process may use, 0 when that is to be found out.
+static CORES: StaticAtomicU64 = StaticAtomicU64::new(0);
+
+fn cores() -> u64 {
+    match CORES.load(Ordering::Relaxed) {
+        0 => {
+            let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+            CORES.store(cores, Ordering::Relaxed);
+            cores
+        }
+        known => known,
+    }
+}
+
+fn nanos() -> u64 {
+    u64::try_from(start().elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,309 @@
+//! The host's end where a sender waits for its reply, without the connection's lock.
+//!
+//! The waiter's word decides. The client claims it before it writes, and says when it is done; the sender gives it up at
+//! its deadline or when the connection ends, unless it was claimed. Anything else in the word is a lie.
+
+use std::time::Duration;
+
+use fltport_engine::exchange::{self, Waiter, WaiterStep};
+use fltport_engine::output::Outcome;
+use fltport_engine::{Deadline, NtStatus, limits};
+
+use super::blocks::Block;
+use super::layout::{self, Word};
+use super::memory_region::Region;
+use super::spin::{self, Spin};
+use crate::body::Body;
+use crate::clock;
+use crate::sync::{AtomicU64, Instant, Ordering, futex};
+
+/// Both pieces of memory at the host, and what ends every wait on them.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) host: Region,
+    pub(crate) client: Region,
+    /// Odd once the connection has ended. No peer sees it, so none can keep a sender from waking.
+    life: AtomicU64,
+    /// How long the filter takes from a reply to its next message.
+    pub(crate) pace: spin::Pace,
+}
+
+/// A message that a get has taken and whose reply is awaited.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) waiter: usize,
+    pub(crate) generation: u64,
+    pub(crate) capacity: u32,
+    pub(crate) block: Option<Block>,
+}
+
+/// How a wait for a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The reply is there.
+    Replied,
+    /// The deadline came, and no reply is accepted any more.
+    TimedOut,
+    /// The connection ended, and no reply is accepted any more.
+    Disconnected,
+    /// The client has broken the rules: it is to be disconnected.
+    Lie,
+}
+
+/// A reply that was copied out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// What the send returns.
+    pub(crate) status: NtStatus,
+    /// Bytes that were copied.
+    pub(crate) copied: u32,
+    /// It was longer than its sender could take.
+    pub(crate) cut: bool,
+}
+
+impl Read {
+    /// Of a reply that came by a frame.
+    pub(crate) fn framed(capacity: u32, length: usize, status: NtStatus) -> Self {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let settled = exchange::settle(capacity, length, status);
+        Self {
+            status: settled.sender,
+            copied: settled.copied,
+            cut: length > capacity,
+        }
+    }
+
+    /// The end of the send, whose reply has these bytes, or has put them where the sender wants them.
+    pub(crate) fn outcome(self, bytes: Vec<u8>) -> Outcome<Body> {
+        let reply = Body {
+            bytes,
+            cut: self.cut,
+            ..Body::default()
+        };
+        Outcome::Replied {
+            status: self.status,
+            reply,
+            copied: self.copied,
+        }
+    }
+}
+
+/// What became of an attempt to give a waiter up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    /// No reply is accepted any more.
+    Yes,
+    /// The reply is there.
+    Replied,
+    /// One is being written.
+    Replying,
+    /// The word says what it must not.
+    Lie,
+}
+
+impl Ticket {
+    /// The number of the message.
+    pub(crate) const fn id(&self) -> u64 {
+        layout::message_id(self.waiter, self.generation)
+    }
+}
+
+impl Memory {
+    pub(crate) const fn new(host: Region, client: Region) -> Self {
+        Self {
+            host,
+            client,
+            life: AtomicU64::new(0),
+            pace: spin::Pace::new(),
+        }
+    }
+
+    /// Ends every wait.
+    pub(crate) fn end(&self) {
+        let ended = &layout::host_word::ENDED;
+        self.host.store(*ended, 1, Ordering::SeqCst);
+        self.life.fetch_or(1, Ordering::SeqCst);
+        futex::wake_own(&self.life);
+    }
+
+    /// Makes everybody who waits look again.
+    pub(crate) fn stir(&self) {
+        self.life.fetch_add(2, Ordering::SeqCst);
+        futex::wake_own(&self.life);
+    }
+
+    /// Waits until the reply is there, `deadline`, or the end of the connection. `awake`: the receiver was, when it got
+    /// the message, so that the reply may be near.
+    pub(crate) fn wait(&self, ticket: &Ticket, deadline: Deadline, awake: bool) -> End {
+        let word = self.client.word(layout::waiter_word(ticket.waiter));
+        let mut spin = Spin::new(awake && self.is_service_quick());
+        let mut grace = None;
+        loop {
+            let life = self.life.load(Ordering::SeqCst);
+            let bits = word.load(Ordering::Acquire);
+            let Some(now) = Word::<Waiter>::from_bits(bits) else {
+                return End::Lie;
+            };
+            if now.generation != ticket.generation {
+                return End::Lie;
+            }
+            match now.state {
+                Waiter::Replied => return End::Replied,
+                Waiter::Abandoned => return End::Lie,
+                Waiter::Waiting | Waiter::Replying => {}
+            }
+            if life & 1 == 1 {
+                return match self.give_up(ticket, WaiterStep::End) {
+                    Abandoned::Replied => End::Replied,
+                    Abandoned::Lie => End::Lie,
+                    Abandoned::Yes | Abandoned::Replying => End::Disconnected,
+                };
+            }
+            if spin.again() {
+                continue;
+            }
+            let left = match left(deadline) {
+                Left::None => match self.give_up(ticket, WaiterStep::Abandon) {
+                    Abandoned::Yes => return End::TimedOut,
+                    Abandoned::Replied => return End::Replied,
+                    Abandoned::Lie => return End::Lie,
+                    // It came in time, and is not all there: a moment, and no more.
+                    Abandoned::Replying => {
+                        let end = *grace.get_or_insert_with(|| Instant::now() + GRACE);
+                        let left = end.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            return End::Lie;
+                        }
+                        Some(left)
+                    }
+                },
+                Left::Some(left) => left,
+            };
+            let asleep = Word {
+                asleep: true,
+                ..now
+            };
+            let marked = now.asleep
+                || word
+                    .compare_exchange(bits, asleep.bits(), Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok();
+            if marked {
+                let shared = (word, layout::low(asleep.bits()));
+                futex::sleep_either(shared, (&self.life, layout::low(life)), left);
+            }
+        }
+    }
+
+    /// Gives a waiter up by this step, if its reply is not there or claimed.
+    pub(crate) fn give_up(&self, ticket: &Ticket, step: WaiterStep) -> Abandoned {
+        let word = self.client.word(layout::waiter_word(ticket.waiter));
+        let mut bits = word.load(Ordering::Acquire);
+        loop {
+            let now = Word::<Waiter>::from_bits(bits).filter(|w| w.generation == ticket.generation);
+            let Some(now) = now else {
+                return Abandoned::Lie;
+            };
+            let Some(next) = now.after(step) else {
+                return match now.state {
+                    Waiter::Replied => Abandoned::Replied,
+                    Waiter::Replying => Abandoned::Replying,
+                    Waiter::Abandoned | Waiter::Waiting => Abandoned::Lie,
+                };
+            };
+            match word.compare_exchange(bits, next.bits(), Ordering::SeqCst, Ordering::Acquire) {
+                Ok(_) => return Abandoned::Yes,
+                Err(other) => bits = other,
+            }
+        }
+    }
+
+    /// Whether the reply of a waiter is there.
+    pub(crate) fn has_reply(&self, ticket: &Ticket) -> bool {
+        let word = self.client.word(layout::waiter_word(ticket.waiter));
+        Word::<Waiter>::from_bits(word.load(Ordering::Acquire))
+            .is_some_and(|w| w.generation == ticket.generation && w.state == Waiter::Replied)
+    }
+
+    /// Marks a reply as complete that came another way. Whoever claimed it may have been the client, or nobody.
+    pub(crate) fn finish_reply(&self, ticket: &Ticket) -> bool {
+        let word = self.client.word(layout::waiter_word(ticket.waiter));
+        let mut bits = word.load(Ordering::Acquire);
+        loop {
+            let now = Word::<Waiter>::from_bits(bits).filter(|w| w.generation == ticket.generation);
+            let claimed = now.and_then(|now| match now.state {
+                Waiter::Waiting => now.after(WaiterStep::Claim),
+                _ => Some(now),
+            });
+            let Some(done) = claimed.and_then(|claimed| claimed.after(WaiterStep::Finish)) else {
+                return false;
+            };
+            match word.compare_exchange(bits, done.bits(), Ordering::SeqCst, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(other) => bits = other,
+            }
+        }
+    }
+
+    /// Copies the reply of a waiter that is `Replied` into `into`, as much as fits its room and its sender's. What the
+    /// client says of it is read once and held to what the host has given out.
+    pub(crate) fn read_reply(&self, ticket: &Ticket, into: &mut [u8]) -> Read {
+        let head = self
+            .client
+            .load(layout::reply_head(ticket.waiter), Ordering::Relaxed);
+        let (status, length) = (NtStatus(layout::low(head)), layout::high(head));
+        let settled = exchange::settle(ticket.capacity, length, status);
+        let copied = usize::try_from(settled.copied).unwrap_or(usize::MAX);
+        let (offset, room) = match ticket.block {
+            Some(block) if copied > layout::INLINE_REPLY => (block.offset, block.size),
+            _ => (layout::reply_payload(ticket.waiter), layout::INLINE_REPLY),
+        };
+        let copied = copied.min(room).min(into.len());
+        if let Some(into) = into.get_mut(..copied) {
+            self.client.copy_out(offset, into);
+        }
+        Read {
+            status: settled.sender,
+            copied: u32::try_from(copied).unwrap_or(u32::MAX),
+            cut: length > ticket.capacity,
+        }
+    }
+
+    /// Bytes that the reply of a waiter has, of those that its sender takes.
+    pub(crate) fn reply_length(&self, ticket: &Ticket) -> usize {
+        let head = self
+            .client
+            .load(layout::reply_head(ticket.waiter), Ordering::Relaxed);
+        let length = layout::high(head).min(ticket.capacity);
+        usize::try_from(length).unwrap_or(usize::MAX)
+    }
+
+    fn is_service_quick(&self) -> bool {
+        let pace = layout::client_word::PACE;
+        spin::is_quick(self.client.load(pace, Ordering::Relaxed))
+    }
+}
+
+/// How long a reply that was claimed in time may take to be complete after the deadline.
+const GRACE: Duration = Duration::from_millis(limits::REPLY_GRACE_MILLIS);
+
+enum Left {
+    None,
+    Some(Option<Duration>),
+}
+
+/// How long to sleep. The wall clock can be set, so it is looked at now and then.
+fn left(deadline: Deadline) -> Left {
+    const WALL_SLICE: Duration = Duration::from_millis(200);
+    if deadline == Deadline::Never {
+        return Left::Some(None);
+    }
+    let now = clock::now();
+    if deadline.passed(now) {
+        return Left::None;
+    }
+    let left = deadline.remaining(now);
+    if matches!(deadline, Deadline::AtWall(_)) {
+        return Left::Some(left.map(|left| left.min(WALL_SLICE)));
+    }
+    Left::Some(left)
+}
