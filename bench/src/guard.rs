@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use fltbench_common::{Meter, Spec, end_with_parent, run_case};
 use flthost::fanotify::{Class, Event, EventBuffer, Group, Response};
 use fltport::protocol::TypedClient;
 use fltport::protocol::file::{Answer, FileProtocol, Verdict};
@@ -16,51 +17,115 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::stats::{Sample, Table};
-use crate::transport::{Other, timed};
+use crate::cases::guarded;
+use crate::plan::{Measured, Plan, Results};
+use crate::runner::{Run, run_command};
 
 const SCAN: &str = r"\fltport\bench\scan";
 
-/// Measures all cases of guarded opens.
-pub fn measure(quick: bool, programs: &Path, table: &mut Table) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: guarded opens, which need root");
-        return Ok(());
-    }
-    if let Err(error) = Group::probe() {
-        println!("skipped: guarded opens: {error}");
-        return Ok(());
-    }
-    all_cores()?;
-    let (repetitions, time) = if quick { (3, 100) } else { (7, 400) };
-    let time = Duration::from_millis(time);
-    let scratch = Scratch::new()?;
-    for openers in [1, 64] {
-        let mut samples: [Vec<Sample>; 4] = Default::default();
-        for _ in 0..repetitions {
-            samples[0].push(opens(&scratch, openers, time)?);
-            let bare = Other::start(&["allow-all".into(), scratch.path().display().to_string()])?;
-            scratch.wait_guarded()?;
-            samples[1].push(opens(&scratch, openers, time)?);
-            bare.kill()?;
-            for (index, scanner) in [(2, false), (3, true)] {
-                let host = Host::start(programs, &scratch, scanner)?;
-                samples[index].push(opens(&scratch, openers, time)?);
-                host.end()?;
+/// Measures all cases of guarded opens that the plan wants.
+pub fn measure(plan: &Plan, programs: &Path) -> Results {
+    let mut groups: Vec<Measured> = guarded(plan.quick)
+        .into_iter()
+        .filter(|group| plan.wants(&group.id))
+        .map(|group| Measured {
+            runs: vec![Vec::new(); group.cases.len()],
+            group,
+        })
+        .collect();
+    let impossible = if groups.is_empty() {
+        None
+    } else if rustix::process::geteuid().is_root() {
+        Group::probe().err().map(|error| error.to_string())
+    } else {
+        Some("guarded opens need root".to_owned())
+    };
+    let repetitions = impossible.as_ref().map_or(plan.repetitions, |_| 1);
+    for _ in 0..repetitions {
+        for measured in &mut groups {
+            for (case, runs) in measured.group.cases.iter().zip(&mut measured.runs) {
+                let run = match &impossible {
+                    Some(reason) => Ok(Run::Skipped(reason.clone())),
+                    None => one(programs, &case.spec),
+                };
+                runs.push(run.unwrap_or_else(|error| Run::Failed(format!("{error:#}"))));
             }
         }
-        let [none, bare, service, scanner] = &samples;
-        let named = |what: &str| format!("open and close, {what}; {openers} openers, any core");
-        table.add(&named("no guard"), none, Some(bare));
-        table.add(&named("bare loop that allows all"), bare, None);
-        table.add(
-            &named("host and a service that allows all"),
-            service,
-            Some(bare),
-        );
-        table.add(&named("host and fltscand"), scanner, Some(bare));
     }
-    Ok(())
+    Results { groups, moved: 0 }
+}
+
+/// The kinds of a guard.
+fn one(programs: &Path, spec: &Spec) -> Result<Run> {
+    let scratch = Scratch::new()?;
+    match spec.kind.as_str() {
+        "open-unguarded" => opens(&scratch, spec),
+        "open-bare" => {
+            let bare = Guard::start("allow-all", scratch.path())?;
+            scratch.wait_guarded()?;
+            let run = opens(&scratch, spec);
+            drop(bare);
+            run
+        }
+        kind => {
+            let host = Host::start(programs, &scratch, kind == "open-scanner")?;
+            let run = opens(&scratch, spec);
+            host.end()?;
+            run
+        }
+    }
+}
+
+/// Opens and closes from several threads of a process of their own, which may hang without harm.
+fn opens(scratch: &Scratch, spec: &Spec) -> Result<Run> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg("open")
+        .args(spec.to_words())
+        .arg("--directory")
+        .arg(scratch.path());
+    run_command(&mut command)
+}
+
+/// The process that opens.
+#[derive(Debug, clap::Args)]
+pub struct Openers {
+    #[command(flatten)]
+    spec: Spec,
+    /// Where the files are
+    #[arg(long)]
+    directory: PathBuf,
+}
+
+impl Openers {
+    /// Each thread has a file of its own.
+    pub fn run(self) {
+        let directory = self.directory;
+        run_case(self.spec, |context| {
+            Meter::threads(&context.spec, context.clock, None, |thread| {
+                let file = directory.join(thread.to_string());
+                Ok(move || Ok(File::open(&file).map(drop)?))
+            })
+        });
+    }
+}
+
+/// A process of this program that guards, or answers for the guard.
+struct Guard(Child);
+
+impl Guard {
+    fn start(role: &str, directory: &Path) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(role).arg(directory).stdin(Stdio::null());
+        Ok(Self(command.spawn().context("cannot start a guard")?))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 /// A tmpfs of this run, with one file for each opener.
@@ -119,8 +184,8 @@ impl Drop for Scratch {
 /// A running filter host, and the service if it is this program.
 struct Host {
     daemon: Child,
-    service: Option<Other>,
-    _ports: tempfile::TempDir,
+    service: Option<Guard>,
+    ports: tempfile::TempDir,
 }
 
 impl Host {
@@ -141,14 +206,15 @@ impl Host {
         let daemon = command
             .spawn()
             .context("cannot start flthostd; run `cargo build --release` first")?;
-        let events = connect(ports.path(), r"\fltport\bench\events")?;
-        let service = match scanner {
-            true => None,
-            false => Some(Other::start(&[
-                "service".into(),
-                ports.path().display().to_string(),
-            ])?),
+        let mut host = Self {
+            daemon,
+            service: None,
+            ports,
         };
+        let events = connect(host.ports.path(), r"\fltport\bench\events")?;
+        if !scanner {
+            host.service = Some(Guard::start("service", host.ports.path())?);
+        }
         drop(events.next_message()?);
         // With --strict an open succeeds only once a service answers.
         let end = Instant::now() + Duration::from_secs(5);
@@ -157,22 +223,33 @@ impl Host {
                 bail!("the service did not answer");
             }
         }
-        Ok(Self {
-            daemon,
-            service,
-            _ports: ports,
-        })
+        Ok(host)
     }
 
     fn end(mut self) -> Result<()> {
         drop(self.daemon.stdin.take());
-        self.daemon.wait()?;
-        self.service.map_or(Ok(()), Other::end)
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.daemon.try_wait()?.is_none() {
+            if Instant::now() > end {
+                bail!("flthostd does not end");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.daemon.kill().ok();
+        self.daemon.wait().ok();
+        drop(self.service.take());
     }
 }
 
 /// Answers everything with allow.
 pub fn service(directory: &Path) -> Result<()> {
+    end_with_parent()?;
     let client = TypedClient::<FileProtocol>::new(connect(directory, SCAN)?);
     let allow = Answer::new(Verdict::Allow, "");
     while let Ok(message) = client.next_message() {
@@ -183,6 +260,7 @@ pub fn service(directory: &Path) -> Result<()> {
 
 /// The bare loop: reads an event, allows it, closes.
 pub fn allow_all(path: &Path) -> Result<()> {
+    end_with_parent()?;
     let directory = rustix::fs::open(
         path,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -212,31 +290,4 @@ fn connect(directory: &Path, name: &str) -> Result<Client> {
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
-}
-
-/// Opens and closes from `openers` threads, each with a file of its own.
-fn opens(scratch: &Scratch, openers: usize, time: Duration) -> Result<Sample> {
-    let start = Instant::now();
-    let threads: Vec<_> = (0..openers)
-        .map(|opener| {
-            let file = scratch.file(opener);
-            std::thread::spawn(move || timed(time, || Ok(File::open(&file).map(drop)?)))
-        })
-        .collect();
-    let mut nanos = Vec::new();
-    for thread in threads {
-        let sample = thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("an opener failed"))??;
-        nanos.extend(sample.into_nanos());
-    }
-    // The warm-up is a quarter of the time.
-    Ok(Sample::new(nanos, start.elapsed().mul_f64(0.8)))
-}
-
-/// The transport cases have kept this process on one core.
-fn all_cores() -> Result<()> {
-    let mut cores = rustix::thread::CpuSet::new();
-    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|core| cores.set(core));
-    Ok(rustix::thread::sched_setaffinity(None, &cores)?)
 }

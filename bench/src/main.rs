@@ -1,67 +1,155 @@
-//! `cargo xtask bench`: what a message and a guarded open cost, against loops that do nothing but the system calls.
+//! `cargo xtask bench`: what a message and a guarded open cost, against what the machine itself takes, and against
+//! other libraries on the same machine in the same run.
 //!
-//! Cases are interleaved and repeated; a ratio is the median over repetitions of ratios within one repetition, because
-//! a shared machine is never the same twice. Placement is always stated: both processes on one core, or one on each.
+//! This process only plans and counts. Every case is a process of its own that starts a second one; cases are
+//! interleaved and repeated in shuffled order, and a ratio is the median over repetitions of ratios within one
+//! repetition, because a shared machine is never the same twice. Placement and the way of waiting are always stated.
 
+mod cases;
+mod charts;
+mod connections;
+mod goals;
 mod guard;
-mod stats;
-mod transport;
+mod limits;
+mod machine;
+mod plan;
+mod port;
+mod ratio;
+mod report;
+mod runner;
+mod svg;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use fltbench_common::{Answer, Figures, Spec};
 
-use stats::Table;
-
-/// Measures fltport against bare loops.
+/// Measures fltport against the machine's limits and other libraries.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
-    /// Fewer and shorter repetitions
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What to measure, and where the results go.
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// Fewer cases, fewer and shorter repetitions
     #[arg(long)]
     quick: bool,
-    /// Also write the figures as JSON
+    /// Only cases whose name contains this, and what they are compared with
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+    /// How often each case is repeated
+    #[arg(long, value_name = "COUNT")]
+    repetitions: Option<usize>,
+    /// Orders the cases: the same seed gives the same order
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Show the names of all cases and measure none
+    #[arg(long)]
+    list: bool,
+    /// Also write everything as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draw charts into this folder
+    #[arg(long, value_name = "DIR")]
+    charts: Option<PathBuf>,
+    /// The program with the other libraries; without it they are skipped
+    #[arg(long, value_name = "FILE")]
+    peers: Option<PathBuf>,
+    /// Without guarded opens
+    #[arg(long)]
+    no_guard: bool,
     /// The folder of flthostd and fltscand
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     programs: PathBuf,
 }
 
-/// The other process of a case: this program starts itself.
+/// Another process of a case: this program starts itself.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Echoes packets of a bare socket
+    /// Asks and measures
     #[command(hide = true)]
-    SocketPeer { path: PathBuf, core: usize },
-    /// Answers a port's messages
+    Case(Spec),
+    /// Answers
     #[command(hide = true)]
-    PortPeer { directory: PathBuf, core: usize },
+    Answer(Answer),
     /// Answers a filter host's questions with allow
     #[command(hide = true)]
     Service { directory: PathBuf },
     /// Allows every open below a directory
     #[command(hide = true)]
     AllowAll { path: PathBuf },
+    /// Opens files again and again
+    #[command(hide = true)]
+    Open(guard::Openers),
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.role {
-        Some(Role::SocketPeer { path, core }) => return transport::socket_peer(&path, core),
-        Some(Role::PortPeer { directory, core }) => return transport::port_peer(&directory, core),
-        Some(Role::Service { directory }) => return guard::service(&directory),
-        Some(Role::AllowAll { path }) => return guard::allow_all(&path),
-        None => {}
+        Some(Role::Case(spec)) => {
+            fltbench_common::run_case(spec, measure);
+            Ok(())
+        }
+        Some(Role::Answer(answer)) => {
+            answer.begin()?;
+            respond(&answer)
+        }
+        Some(Role::Service { directory }) => guard::service(&directory),
+        Some(Role::AllowAll { path }) => guard::allow_all(&path),
+        Some(Role::Open(openers)) => {
+            openers.run();
+            Ok(())
+        }
+        None => everything(arguments.options),
     }
-    let mut table = Table::default();
-    transport::measure(arguments.quick, &mut table)?;
-    guard::measure(arguments.quick, &arguments.programs, &mut table)?;
-    println!("{table}");
-    if let Some(path) = arguments.json {
-        std::fs::write(path, table.to_json())?;
+}
+
+fn measure(context: &fltbench_common::Context) -> Result<Figures> {
+    match context.spec.kind.as_str() {
+        kind if kind.starts_with("limit-") => limits::measure(context),
+        "port-connect" | "port-connect-ask" | "port-idle" | "port-crowd" => {
+            connections::measure(context)
+        }
+        kind if kind.starts_with("port") => port::measure(context),
+        other => bail!("no case is called {other}"),
+    }
+}
+
+fn respond(answer: &Answer) -> Result<()> {
+    match answer.spec.kind.as_str() {
+        kind if kind.starts_with("limit-") => limits::answer(answer),
+        "port-connect" | "port-connect-ask" | "port-idle" | "port-crowd" => {
+            connections::answer(answer)
+        }
+        _ => port::answer(answer),
+    }
+}
+
+fn everything(options: Options) -> Result<()> {
+    let machine = machine::Machine::look();
+    let plan = plan::Plan::new(&options, machine.cores);
+    if options.list {
+        plan.list();
+        return Ok(());
+    }
+    let results = plan.run(options.peers.clone());
+    let guarded = guard::measure(&plan, &options.programs);
+    print!("{}", report::markdown(&machine, &plan, &results, &guarded));
+    let goals = goals::reached(&results);
+    print!("{}", goals::table(&goals));
+    if let Some(path) = options.json {
+        let text = report::json(&machine, &plan, &results, &guarded, &goals).to_string();
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(directory) = options.charts {
+        charts::draw_all(&directory, &machine, &results)?;
     }
     Ok(())
 }

@@ -1,24 +1,46 @@
 //! `cargo xtask bench`: builds the programs and the benchmark in release mode, and runs the benchmark.
 //!
-//! The benchmark is a workspace of its own (`bench/`), so that nobody builds it who does not measure.
+//! The benchmark is two workspaces of their own, so that nobody builds them who does not measure: `bench/` with the
+//! harness, and `bench/peers/` with the libraries that are measured against.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-/// Measure round trips and guarded opens against bare loops
+/// Measure messages and guarded opens against the machine's limits and other libraries
 ///
-/// Prints a table in which every ratio was taken within one run on this machine. Guarded opens need root.
+/// Prints tables in which every ratio was taken within one run on this machine. Guarded opens need root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Fewer and shorter repetitions
+    /// Fewer cases, fewer and shorter repetitions
     #[arg(long)]
     quick: bool,
-    /// Also write the figures as JSON
+    /// Only cases whose name contains this, and what they are compared with
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+    /// Without the other libraries, which take long to build
+    #[arg(long)]
+    no_peers: bool,
+    /// Without guarded opens, and without building the programs for them
+    #[arg(long)]
+    no_guard: bool,
+    /// Show the names of all cases and measure none
+    #[arg(long)]
+    list: bool,
+    /// How often each case is repeated
+    #[arg(long, value_name = "COUNT")]
+    repetitions: Option<usize>,
+    /// Orders the cases: the same seed gives the same order
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Also write everything as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draw charts into this folder
+    #[arg(long, value_name = "DIR")]
+    charts: Option<PathBuf>,
 }
 
 /// Builds and runs.
@@ -30,23 +52,71 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let target = std::path::absolute(target)?;
-    let build = ["build", "--release", "-p", "flthost", "-p", "fltscan"];
-    cargo(root, &target, build.map(OsString::from))?;
-    let manifest = root.join("bench/Cargo.toml");
-    let mut words: Vec<OsString> = ["run", "--release", "--locked", "--manifest-path"]
-        .map(OsString::from)
-        .into();
-    words.push(manifest.into());
-    words.extend(["--", "--programs"].map(OsString::from));
-    words.push(target.join("release").into());
-    if args.quick {
-        words.push("--quick".into());
+    if !args.no_guard {
+        let build = ["build", "--release", "-p", "flthost", "-p", "fltscan"];
+        cargo(root, &target, build.map(OsString::from))?;
     }
-    if let Some(json) = &args.json {
-        words.push("--json".into());
-        words.push(std::path::absolute(json)?.into());
+    build_apart(root, &target, "bench/Cargo.toml", &[])?;
+    if !args.no_peers {
+        let features: &[&str] = if has_libzmq() {
+            &["--features", "zmq"]
+        } else {
+            println!("zmq will be skipped: libzmq is not installed");
+            &[]
+        };
+        build_apart(root, &target, "bench/peers/Cargo.toml", features)?;
     }
-    cargo(root, &target, words)
+    let programs = target.join("release");
+    let mut command = Command::new(programs.join("fltbench"));
+    command.current_dir(root).arg("--programs").arg(&programs);
+    if !args.no_peers {
+        command.arg("--peers").arg(programs.join("fltbench-peers"));
+    }
+    for (flag, given) in [
+        ("--quick", args.quick),
+        ("--list", args.list),
+        ("--no-guard", args.no_guard),
+    ] {
+        if given {
+            command.arg(flag);
+        }
+    }
+    if let Some(pattern) = &args.only {
+        command.arg("--only").arg(pattern);
+    }
+    if let Some(count) = args.repetitions {
+        command.arg("--repetitions").arg(count.to_string());
+    }
+    if let Some(seed) = args.seed {
+        command.arg("--seed").arg(seed.to_string());
+    }
+    for (flag, path) in [("--json", &args.json), ("--charts", &args.charts)] {
+        if let Some(path) = path {
+            command.arg(flag).arg(std::path::absolute(path)?);
+        }
+    }
+    succeed(&mut command)
+}
+
+/// Builds a workspace of its own.
+fn build_apart(
+    root: &Path,
+    target: &Path,
+    manifest: &str,
+    features: &[&str],
+) -> anyhow::Result<()> {
+    let words = ["build", "--release", "--locked", "--manifest-path"].map(OsString::from);
+    let mut words = Vec::from(words);
+    words.push(root.join(manifest).into());
+    words.extend(features.iter().map(OsString::from));
+    cargo(root, target, words)
+}
+
+/// Whether libzmq and what is needed to link it are installed.
+fn has_libzmq() -> bool {
+    let mut command = Command::new("pkg-config");
+    command.args(["--exists", "libzmq"]).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn cargo(
@@ -59,7 +129,13 @@ fn cargo(
         .current_dir(root)
         .env("CARGO_TARGET_DIR", target)
         .args(words);
-    let status = command.status().context("cannot run cargo")?;
+    succeed(&mut command)
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())
 }

@@ -1,0 +1,204 @@
+//! Ports, as their users see them: what is measured here is what everything else is compared with. One short function
+//! for each way of using a port.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+
+use anyhow::{Context as _, Result, ensure};
+use fltbench_common::{Answer, Context, Figures, Meter, Other, PATIENCE};
+use fltport::{Client, ClientPort, Connector, NtStatus, Outbound, Peer, PortHandler, ServerPort};
+
+/// The only port of a case.
+pub const NAME: &str = r"\Bench";
+
+/// The longest that any call may take: a case must fail rather than hang.
+pub const LIMIT: fltport::Timeout = fltport::Timeout::after(PATIENCE);
+
+/// Chooses how both sides wait, before the first port or client is made: at most a bounded spin, or never one.
+pub fn configure(_spin: bool) {}
+
+/// Runs the case on the asking side.
+pub fn measure(context: &Context) -> Result<Figures> {
+    let spec = &context.spec;
+    configure(spec.spin);
+    let host = Host::start(context, 1)?;
+    match spec.kind.as_str() {
+        "port-notify" => host.notify(context),
+        "port-attach" => host.attach(context),
+        _ if spec.window > 1 => host.window(context),
+        _ => host.ask(context),
+    }
+}
+
+/// A server port with one connected client, which is the other process.
+#[derive(Debug)]
+pub struct Host {
+    /// The connection.
+    pub port: ClientPort,
+    /// The other process; ends before the port does.
+    pub other: Other,
+    /// Where further connections arrive.
+    _ports: mpsc::Receiver<ClientPort>,
+    _server: ServerPort,
+}
+
+impl Host {
+    /// Makes a port for so many connections, starts the other process and waits for its first.
+    pub fn start(context: &Context, connections: u32) -> Result<Self> {
+        let (sender, ports) = mpsc::channel();
+        let server = ServerPort::builder(NAME)
+            .directory(context.directory.path())
+            .max_connections(connections)
+            .listen(Accept(Mutex::new(sender)))?;
+        let directory = context.directory.path().display().to_string();
+        let other = Other::start(&context.spec, &directory)?;
+        let port = ports
+            .recv_timeout(PATIENCE)
+            .context("the other process did not connect")?;
+        Ok(Self {
+            port,
+            other,
+            _ports: ports,
+            _server: server,
+        })
+    }
+
+    /// Each sending thread asks, and waits for the reply.
+    fn ask(&self, context: &Context) -> Result<Figures> {
+        let (capacity, port) = (u32::try_from(context.spec.size)?, &self.port);
+        Meter::threads(&context.spec, context.clock, self.other.pid(), |_| {
+            let payload = vec![7u8; context.spec.size];
+            Ok(move || {
+                let reply = port.ask(&payload, capacity, LIMIT)?;
+                ensure!(reply.bytes.len() == payload.len(), "a reply too short");
+                Ok(())
+            })
+        })
+    }
+
+    /// One thread keeps several questions in flight.
+    fn window(&self, context: &Context) -> Result<Figures> {
+        let capacity = u32::try_from(context.spec.size)?;
+        let payload = vec![7u8; context.spec.size];
+        let clock = context.clock;
+        let (sender, ends) = mpsc::channel();
+        let ask = || {
+            let (begin, sender) = (clock.now(), sender.clone());
+            let pending = self.port.ask_then(&payload, capacity, LIMIT, move |reply| {
+                sender.send((begin, clock.now(), reply.map(drop))).ok();
+            });
+            drop(pending);
+        };
+        let mut meter = Meter::new(&context.spec, clock, self.other.pid());
+        (0..context.spec.window).for_each(|_| ask());
+        loop {
+            let (begin, end, reply) = ends.recv_timeout(PATIENCE)?;
+            reply?;
+            if !meter.record(begin, end) {
+                return meter.finish();
+            }
+            ask();
+        }
+    }
+
+    /// Each call returns when the message was taken; nobody replies.
+    fn notify(&self, context: &Context) -> Result<Figures> {
+        let payload = vec![7u8; context.spec.size];
+        let mut meter = Meter::new(&context.spec, context.clock, self.other.pid());
+        meter.closed_loop(|| Ok(self.port.notify(&payload, LIMIT)?))?;
+        meter.finish()
+    }
+
+    /// Every question carries an open file.
+    fn attach(&self, context: &Context) -> Result<Figures> {
+        let capacity = u32::try_from(context.spec.size)?;
+        let payload = vec![7u8; context.spec.size];
+        let path = context.directory.path().join("attached");
+        std::fs::write(&path, b"attached")?;
+        let file = Arc::new(std::fs::File::open(&path)?.into());
+        let mut meter = Meter::new(&context.spec, context.clock, self.other.pid());
+        meter.closed_loop(|| {
+            let question = Outbound::new(&payload).attach(Arc::clone(&file));
+            Ok(self.port.ask(question, capacity, LIMIT).map(drop)?)
+        })?;
+        meter.finish()
+    }
+}
+
+/// The answering side.
+pub fn answer(answer: &Answer) -> Result<()> {
+    let spec = &answer.spec;
+    configure(spec.spin);
+    let client = client(&answer.endpoint)?;
+    match spec.kind.as_str() {
+        "port-tokio" => echo_tokio(client),
+        "port-notify" => take(&client),
+        _ => std::thread::scope(|scope| {
+            for _ in 1..spec.receivers {
+                scope.spawn(|| echo(&client));
+            }
+            echo(&client)
+        }),
+    }
+}
+
+/// Connects to the case's port; the other side may not be there yet.
+pub fn client(directory: &str) -> Result<Client> {
+    let connector = Connector::new().directory(Path::new(directory));
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        match connector.connect(NAME, b"") {
+            Ok(client) => return Ok(client),
+            Err(error) if std::time::Instant::now() > end => return Err(error)?,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
+}
+
+/// A receiving thread: replies with what it got.
+fn echo(client: &Client) -> Result<()> {
+    let mut payload = Vec::new();
+    loop {
+        let message = client.next_message()?;
+        payload.clear();
+        payload.extend_from_slice(message.payload());
+        message.reply(&payload)?;
+    }
+}
+
+/// A receiving thread that has nothing to say.
+fn take(client: &Client) -> Result<()> {
+    loop {
+        drop(client.next_message()?);
+    }
+}
+
+/// The same as [`echo`] as a task.
+fn echo_tokio(client: Client) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    runtime.block_on(async {
+        let client = fltport::tokio::Client::new(client)?;
+        let mut payload = Vec::new();
+        loop {
+            let message = client.next_message().await?;
+            payload.clear();
+            payload.extend_from_slice(message.payload());
+            client.reply(message, &payload).await?;
+        }
+    })
+}
+
+/// Hands every connection to whoever reads the other end of the channel.
+#[derive(Debug)]
+pub struct Accept(pub Mutex<mpsc::Sender<ClientPort>>);
+
+impl PortHandler for Accept {
+    type Connection = ();
+
+    fn connect(&self, port: ClientPort, _: &Peer, _: &[u8]) -> Result<(), NtStatus> {
+        let sender = self.0.lock().map_err(|_| NtStatus::UNSUCCESSFUL)?;
+        sender.send(port).map_err(|_| NtStatus::UNSUCCESSFUL)
+    }
+}

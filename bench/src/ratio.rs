@@ -1,0 +1,158 @@
+//! Ratios of paired repetitions: what ran within the same repetition is compared, and then the median is taken.
+
+use std::fmt;
+
+use fltbench_common::Outcome;
+
+use crate::runner::Run;
+
+/// A value over the repetitions: its median, least and most.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// In the middle.
+    pub median: f64,
+    /// The least.
+    pub low: f64,
+    /// The most.
+    pub high: f64,
+    /// It is made of pairs that were not measured under the same conditions, because there were no others.
+    pub doubtful: bool,
+}
+
+impl Spread {
+    /// Of these values; nothing of none.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.retain(|value| value.is_finite());
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (*values.first()?, *values.last()?);
+        let upper = *values.get(values.len() / 2)?;
+        let lower = *values.get((values.len() - 1) / 2)?;
+        Some(Self {
+            median: f64::midpoint(lower, upper),
+            low,
+            high,
+            doubtful: false,
+        })
+    }
+
+    /// Of one value in all repetitions; the undisturbed ones alone if they are at least half.
+    pub fn over(runs: &[Run], value: impl Fn(&Outcome) -> f64) -> Option<Self> {
+        let all = || runs.iter().filter_map(Run::outcome);
+        let quiet: Vec<f64> = all().filter(|one| is_quiet(one)).map(&value).collect();
+        if quiet.len() * 2 >= runs.len() {
+            return Self::of(quiet);
+        }
+        Self::of(all().map(&value).collect())
+    }
+
+    /// The other way round.
+    pub fn inverse(self) -> Self {
+        Self {
+            median: 1.0 / self.median,
+            low: 1.0 / self.high,
+            high: 1.0 / self.low,
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [median, low, high] = [self.median, self.low, self.high].map(short);
+        write!(f, "{median} [{low}..{high}]")?;
+        if self.doubtful {
+            f.write_str("*")?;
+        }
+        Ok(())
+    }
+}
+
+/// One value of the first over that of the second, within each repetition. Pairs that somebody else disturbed count only
+/// if they are more than half. Those of spinning cases during which the two cores were not equally close to each other,
+/// which is all that such a case depends on, count only if there are no others.
+pub fn paired(
+    spinning: bool,
+    ones: &[Run],
+    others: &[Run],
+    value: impl Fn(&Outcome) -> f64,
+) -> Option<Spread> {
+    let alike = |one: &Outcome, other: &Outcome| !spinning || alike(one, other);
+    let pairs: Vec<(&Outcome, &Outcome)> = ones
+        .iter()
+        .zip(others)
+        .filter_map(|(one, other)| one.outcome().zip(other.outcome()))
+        .collect();
+    let kept = |keep: &dyn Fn(&Outcome, &Outcome) -> bool| -> Vec<f64> {
+        let kept = pairs.iter().filter(|(one, other)| keep(one, other));
+        kept.map(|(one, other)| value(one) / value(other)).collect()
+    };
+    let best = kept(&|one, other| alike(one, other) && is_quiet(one) && is_quiet(other));
+    if best.len() * 2 >= pairs.len() {
+        return Spread::of(best);
+    }
+    Spread::of(kept(&|one, other| alike(one, other))).or_else(|| {
+        Spread::of(kept(&|_, _| true)).map(|spread| Spread {
+            doubtful: true,
+            ..spread
+        })
+    })
+}
+
+/// Whether everybody else left the cores alone.
+pub fn is_quiet(outcome: &Outcome) -> bool {
+    outcome.foreign < 0.2
+}
+
+/// Whether the cores were equally close to each other, before and after both.
+fn alike(one: &Outcome, other: &Outcome) -> bool {
+    let times = [one.topology, other.topology];
+    let times: Vec<f64> = times.into_iter().flatten().flatten().collect();
+    let least = times.iter().copied().fold(f64::INFINITY, f64::min);
+    times.iter().all(|time| *time < least * SAME_PLACE)
+}
+
+/// How far two looks at the same cores may be apart: those of threads of one core are within a factor of two, those of
+/// cores further away several times that.
+pub const SAME_PLACE: f64 = 3.0;
+
+/// Three digits that mean something.
+pub fn short(value: f64) -> String {
+    match value {
+        value if !value.is_finite() => "-".to_owned(),
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+/// A number of things, with its unit.
+pub fn count(value: f64) -> String {
+    match value {
+        value if !value.is_finite() => "-".to_owned(),
+        value if value >= 1e6 => format!("{} M", short(value / 1e6)),
+        value if value >= 1e3 => format!("{} k", short(value / 1e3)),
+        value => format!("{value:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Spread, count, short};
+
+    #[test]
+    fn a_spread_has_its_median_between_the_ends() {
+        let spread = Spread::of(vec![3.0, 1.0, 2.0, f64::NAN]).unwrap();
+        assert_eq!(spread.to_string(), "2.00 [1.00..3.00]");
+        assert_eq!(spread.inverse().to_string(), "0.50 [0.33..1.00]");
+        assert!(Spread::of(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([0.123, 12.34, 1234.5].map(short), ["0.12", "12.3", "1234"]);
+        assert_eq!(
+            [12.0, 17_300_000.0, 65_000.0].map(count),
+            ["12", "17.3 M", "65.0 k"]
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! Runs cases as processes of their own, each with an end: one that fails or hangs is a row that says so.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use fltbench_common::Outcome;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::cases::Case;
+
+/// How a repetition of a case ended.
+#[derive(Clone, Debug)]
+pub enum Run {
+    /// With figures.
+    Done(Box<Outcome>),
+    /// It cannot be measured here.
+    Skipped(String),
+    /// It should have been measured.
+    Failed(String),
+}
+
+impl Run {
+    /// The figures, if there are any.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            Self::Done(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Why there are none.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Done(_) => None,
+            Self::Skipped(reason) => Some(format!("skipped: {reason}")),
+            Self::Failed(reason) => Some(format!("failed: {reason}")),
+        }
+    }
+}
+
+/// Starts the processes.
+#[derive(Debug)]
+pub struct Runner {
+    /// The program with the other libraries.
+    pub peers: Option<PathBuf>,
+}
+
+/// How long a case may take, its start and end included.
+const WATCHDOG: Duration = Duration::from_secs(20);
+
+impl Runner {
+    /// Runs a case once.
+    pub fn run(&self, case: &Case) -> Run {
+        let program = match (&self.peers, case.foreign) {
+            (None, true) => return Run::Skipped("built without the other libraries".to_owned()),
+            (Some(peers), true) => Ok(peers.clone()),
+            (_, false) => std::env::current_exe(),
+        };
+        let run = program
+            .context("cannot find this program")
+            .and_then(|program| {
+                run_command(Command::new(program).arg("case").args(case.spec.to_words()))
+            });
+        run.unwrap_or_else(|error| Run::Failed(format!("{error:#}")))
+    }
+}
+
+/// Runs the asking process of a case, which ends with a line of JSON. Must be called on the first thread.
+pub fn run_command(command: &mut Command) -> Result<Run> {
+    let mut errors = tempfile::tempfile()?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors.try_clone()?)
+        .spawn()
+        .context("cannot start the case's process")?;
+    // The kernel ends the other process with the first one.
+    let mut child = Ended(child);
+    let output = child.0.stdout.take().context("no output")?;
+    let text = match read_all(output, WATCHDOG) {
+        Ok(text) => text,
+        Err(error) => bail!("{error:#}{}", last_words(&mut errors)),
+    };
+    let status = child.0.wait()?;
+    let Some(line) = text.lines().last() else {
+        bail!("{status}{}", last_words(&mut errors));
+    };
+    let value: serde_json::Value = serde_json::from_str(line).context("not a line of JSON")?;
+    if let Some(reason) = value["skipped"].as_str() {
+        return Ok(Run::Skipped(reason.to_owned()));
+    }
+    if let Some(reason) = value["failed"].as_str() {
+        bail!("{reason}{}", last_words(&mut errors));
+    }
+    Ok(Run::Done(Box::new(Outcome::from_json(&value)?)))
+}
+
+/// Never left behind.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Everything up to the end; sleeps meanwhile, because every wake-up here disturbs what is measured.
+fn read_all(mut output: ChildStdout, limit: Duration) -> Result<String> {
+    let end = Instant::now() + limit;
+    let mut bytes = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!("no end after {} s", limit.as_secs());
+        }
+        let left = Timespec::try_from(left)?;
+        if poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&left))? == 0 {
+            continue;
+        }
+        let mut part = [0; 16384];
+        match output.read(&mut part)? {
+            0 => return Ok(String::from_utf8(bytes)?),
+            length => bytes.extend_from_slice(part.get(..length).unwrap_or_default()),
+        }
+    }
+}
+
+/// What the processes complained about last.
+fn last_words(errors: &mut File) -> impl fmt::Display {
+    let mut text = String::new();
+    errors.rewind().ok();
+    errors.read_to_string(&mut text).ok();
+    let line = text.lines().rfind(|line| !line.trim().is_empty());
+    line.map(|line| format!(" ({})", line.trim()))
+        .unwrap_or_default()
+}
