@@ -9,11 +9,10 @@ use fltbench_common::{Answer, Context, Figures, Meter, Other, Skip, memory_kib};
 use fltport::{ServerPort, Timeout};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::port::{Accept, Host, LIMIT, NAME, client, configure};
+use crate::port::{Accept, Host, LIMIT, NAME, client};
 
 /// Runs the case; the process that measures a connect is the one that connects.
 pub fn measure(context: &Context) -> Result<Figures> {
-    configure(context.spec.spin);
     match context.spec.kind.as_str() {
         "port-connect" => connects(context, false),
         "port-connect-ask" => connects(context, true),
@@ -24,7 +23,6 @@ pub fn measure(context: &Context) -> Result<Figures> {
 
 /// The other process: the server of the connects, or the client with many connections.
 pub fn answer(answer: &Answer) -> Result<()> {
-    configure(answer.spec.spin);
     match answer.spec.kind.as_str() {
         "port-connect" | "port-connect-ask" => serve(answer),
         _ => hold_many(answer),
@@ -35,11 +33,11 @@ pub fn answer(answer: &Answer) -> Result<()> {
 fn connects(context: &Context, ask: bool) -> Result<Figures> {
     let directory = context.directory.path().display().to_string();
     let other = Other::start(&context.spec, &directory)?;
-    drop(client(&directory)?);
+    drop(client(&directory, true)?);
     let mut meter = Meter::new(&context.spec, context.clock, other.pid());
     loop {
         let begin = meter.now();
-        let client = client(&directory)?;
+        let client = client(&directory, true)?;
         if ask {
             client.next_message()?.reply(b"")?;
         }
@@ -121,14 +119,14 @@ fn open_many(host: &Host) -> Result<()> {
 
 fn hold_many(answer: &Answer) -> Result<()> {
     raise_limit()?;
-    let first = client(&answer.endpoint)?;
+    let first = client(&answer.endpoint, true)?;
     let mut held = Vec::new();
     loop {
         let message = first.next_message()?;
         let what = message.payload().to_vec();
         if what.first() == Some(&OPEN) {
             for _ in 0..answer.spec.window {
-                held.push(client(&answer.endpoint)?);
+                held.push(client(&answer.endpoint, true)?);
             }
         }
         message.reply(&what)?;

@@ -14,13 +14,9 @@ pub const NAME: &str = r"\Bench";
 /// The longest that any call may take: a case must fail rather than hang.
 pub const LIMIT: fltport::Timeout = fltport::Timeout::after(PATIENCE);
 
-/// Chooses how both sides wait, before the first port or client is made: at most a bounded spin, or never one.
-pub fn configure(_spin: bool) {}
-
 /// Runs the case on the asking side.
 pub fn measure(context: &Context) -> Result<Figures> {
     let spec = &context.spec;
-    configure(spec.spin);
     let host = Host::start(context, 1)?;
     match spec.kind.as_str() {
         "port-notify" => host.notify(context),
@@ -49,6 +45,7 @@ impl Host {
         let server = ServerPort::builder(NAME)
             .directory(context.directory.path())
             .max_connections(connections)
+            .spin(context.spec.spin)
             .listen(Accept(Mutex::new(sender)))?;
         let directory = context.directory.path().display().to_string();
         let other = Other::start(&context.spec, &directory)?;
@@ -65,12 +62,13 @@ impl Host {
 
     /// Each sending thread asks, and waits for the reply.
     fn ask(&self, context: &Context) -> Result<Figures> {
-        let (capacity, port) = (u32::try_from(context.spec.size)?, &self.port);
+        let port = &self.port;
         Meter::threads(&context.spec, context.clock, self.other.pid(), |_| {
             let payload = vec![7u8; context.spec.size];
+            let mut reply = payload.clone();
             Ok(move || {
-                let reply = port.ask(&payload, capacity, LIMIT)?;
-                ensure!(reply.bytes.len() == payload.len(), "a reply too short");
+                let (_, length) = port.ask_into(&payload, &mut reply, LIMIT)?;
+                ensure!(length == payload.len(), "a reply too short");
                 Ok(())
             })
         })
@@ -128,8 +126,7 @@ impl Host {
 /// The answering side.
 pub fn answer(answer: &Answer) -> Result<()> {
     let spec = &answer.spec;
-    configure(spec.spin);
-    let client = client(&answer.endpoint)?;
+    let client = client(&answer.endpoint, spec.spin)?;
     match spec.kind.as_str() {
         "port-tokio" => echo_tokio(client),
         "port-notify" => take(&client),
@@ -143,8 +140,8 @@ pub fn answer(answer: &Answer) -> Result<()> {
 }
 
 /// Connects to the case's port; the other side may not be there yet.
-pub fn client(directory: &str) -> Result<Client> {
-    let connector = Connector::new().directory(Path::new(directory));
+pub fn client(directory: &str, spin: bool) -> Result<Client> {
+    let connector = Connector::new().directory(Path::new(directory)).spin(spin);
     let end = std::time::Instant::now() + PATIENCE;
     loop {
         match connector.connect(NAME, b"") {

@@ -42,6 +42,7 @@ pub struct Client {
 pub struct Connector {
     directory: Option<PathBuf>,
     trusted: Vec<u32>,
+    no_spin: bool,
 }
 
 impl Connector {
@@ -62,6 +63,13 @@ impl Connector {
         self
     }
 
+    /// Whether a thread that waits for a message may do so awake, for 50 microseconds at most, while the filter is quick: yes
+    /// unless said otherwise. It never does on a core that both sides have to share.
+    pub const fn spin(mut self, yes: bool) -> Self {
+        self.no_spin = !yes;
+        self
+    }
+
     /// Connects, as [`Client::connect`].
     ///
     /// # Errors
@@ -70,7 +78,11 @@ impl Connector {
         let name = PortName::parse(name)?;
         let socket =
             sys::Directory::resolve(self.directory.as_deref()).connect(&name, &self.trusted)?;
-        Ok(Client::new(Connection::greet(Box::new(socket), context)?))
+        Ok(Client::new(Connection::greet(
+            Box::new(socket),
+            context,
+            !self.no_spin,
+        )?))
     }
 }
 
@@ -110,6 +122,7 @@ impl Client {
         Ok(Self::new(Connection::greet(
             Box::new(sys::Socket::new(socket)),
             context,
+            true,
         )?))
     }
 

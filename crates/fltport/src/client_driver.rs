@@ -44,10 +44,11 @@ struct Reader {
 }
 
 impl Connection {
-    /// Greets the host over a fresh link, and waits until the connect callback has decided.
+    /// Greets the host over a fresh link, and waits until the connect callback has decided. `spins`: threads may wait awake.
     pub(crate) fn greet(
         link: Box<dyn ClientLink>,
         context: &[u8],
+        spins: bool,
     ) -> Result<Arc<Self>, ConnectError> {
         let length = u32::try_from(context.len()).unwrap_or(u32::MAX);
         if length > limits::CONTEXT_MAX {
@@ -101,7 +102,7 @@ impl Connection {
                 books,
                 reader,
                 max_message,
-                memory: Attached::default(),
+                memory: Attached::new(spins),
             }));
         }
     }

@@ -15,7 +15,6 @@ use fltport_engine::wire::ToHost;
 use crate::client_books::Mail;
 use crate::client_call::{Call, Delivered, Ended, Until};
 use crate::client_driver::Connection;
-use crate::error::CallError;
 use crate::plane::blocks::{client_part, host_part};
 use crate::plane::client::{ClientPlane, Replied, Slot, Taken, Tell, Woken};
 use crate::plane::layout;
@@ -26,6 +25,8 @@ use crate::sys::{self, Attachment};
 /// The memory of a connection, when there is some.
 #[derive(Debug, Default)]
 pub(crate) struct Attached {
+    /// Threads may wait awake.
+    spins: bool,
     plane: OnceLock<ClientPlane>,
     asked: Mutex<Asked>,
 }
@@ -41,6 +42,13 @@ enum Asked {
 }
 
 impl Attached {
+    pub(crate) fn new(spins: bool) -> Self {
+        Self {
+            spins,
+            ..Self::default()
+        }
+    }
+
     /// The memory, if there is some and it is of use.
     pub(crate) fn get(&self) -> Option<&ClientPlane> {
         self.plane.get().filter(|plane| !plane.has_ended())
@@ -127,7 +135,13 @@ impl Connection {
             );
             // Where it cannot be mapped, everything goes by frames.
             if let Ok((host, client)) = sys::open_memory(&files, host, client) {
-                let plane = ClientPlane::new(host, client, first_id, self.max_message());
+                let plane = ClientPlane::new(
+                    host,
+                    client,
+                    first_id,
+                    self.max_message(),
+                    self.memory.spins,
+                );
                 self.memory.plane.set(plane).ok();
             }
         }

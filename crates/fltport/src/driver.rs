@@ -40,6 +40,8 @@ pub(crate) trait Owner: Send + Sync {
     fn timer(&self) -> &Timer;
     /// Whether a client may have memory for its questions.
     fn shares_memory(&self) -> bool;
+    /// Whether a sender may wait awake.
+    fn spins(&self) -> bool;
 }
 
 /// A request of a client, for the message callback.

@@ -199,7 +199,8 @@ impl Core {
         let made = match (&inner.plane, inner.engine.state()) {
             // One piece of memory has one owner: a second process with the same handle uses frames.
             (Plane::None, State::Connected) if self.owner.shares_memory() => {
-                HostPlane::make(self.max_message, inner.engine.last_message()).ok()
+                let last = inner.engine.last_message();
+                HostPlane::make(self.max_message, last, self.owner.spins()).ok()
             }
             _ => None,
         };

@@ -55,6 +55,7 @@ impl ServerPort {
         Ok(Client::new(Connection::greet(
             Box::new(MemoryClient { wire }),
             context,
+            false,
         )?))
     }
 }

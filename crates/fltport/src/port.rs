@@ -97,6 +97,7 @@ pub struct Builder {
     max_connections: u32,
     max_message: u32,
     shared_memory: bool,
+    spin: bool,
     directory: Option<PathBuf>,
 }
 
@@ -126,6 +127,7 @@ struct State<H> {
     port: Mutex<Port>,
     max_message: u32,
     shared_memory: bool,
+    spin: bool,
     live: Mutex<Live>,
     ended: Condvar,
     next_id: AtomicU64,
@@ -235,6 +237,7 @@ impl Builder {
             max_connections: 1,
             max_message: limits::MESSAGE_DEFAULT,
             shared_memory: true,
+            spin: true,
             directory: None,
         }
     }
@@ -264,6 +267,13 @@ impl Builder {
     /// alike; memory is faster, packets cost no memory.
     pub const fn shared_memory(mut self, yes: bool) -> Self {
         self.shared_memory = yes;
+        self
+    }
+
+    /// Whether a thread that waits for a reply may do so awake, for 50 microseconds at most, while the service is quick: yes
+    /// unless said otherwise. It never does on a core that both sides have to share.
+    pub const fn spin(mut self, yes: bool) -> Self {
+        self.spin = yes;
         self
     }
 
@@ -301,6 +311,7 @@ impl Builder {
             port: Mutex::new(port),
             max_message: self.max_message,
             shared_memory: self.shared_memory,
+            spin: self.spin,
             live: Mutex::new(live),
             ended: Condvar::new(),
             next_id: AtomicU64::new(1),
@@ -491,6 +502,10 @@ impl<H: PortHandler> Owner for Arc<State<H>> {
 
     fn shares_memory(&self) -> bool {
         self.shared_memory
+    }
+
+    fn spins(&self) -> bool {
+        self.spin
     }
 }
 

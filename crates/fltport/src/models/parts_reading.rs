@@ -165,7 +165,7 @@ impl ClientLink for Link {
 }
 
 fn client(messages: usize) -> Arc<Connection> {
-    Connection::greet(Box::new(Link(Host::new(messages))), b"").unwrap()
+    Connection::greet(Box::new(Link(Host::new(messages))), b"", false).unwrap()
 }
 
 fn get(client: &Connection) -> Option<Vec<u8>> {

@@ -32,6 +32,7 @@ pub(crate) struct ClientPlane {
     pace: spin::Pace,
     /// Buffers of long messages that are over.
     spare: Arc<Spare>,
+    spins: bool,
 }
 
 #[derive(Debug)]
@@ -106,8 +107,15 @@ pub(crate) enum Replied {
 }
 
 impl ClientPlane {
-    /// The client's end of this memory, on a port with this message limit.
-    pub(crate) fn new(host: Region, client: Region, first_id: u64, max_message: u32) -> Self {
+    /// The client's end of this memory, on a port with this message limit. `spins`: threads may wait awake.
+    pub(crate) fn new(
+        host: Region,
+        client: Region,
+        first_id: u64,
+        max_message: u32,
+        spins: bool,
+    ) -> Self {
+        client.store(client_word::HOME, spin::home(), Ordering::Relaxed);
         let state = State {
             free: (0..layout::GETS).rev().collect(),
             generations: [0; layout::GETS],
@@ -123,6 +131,7 @@ impl ClientPlane {
             max_message: usize::try_from(max_message).unwrap_or(0),
             pace: spin::Pace::new(),
             spare: Arc::default(),
+            spins,
         }
     }
 
@@ -166,7 +175,8 @@ impl ClientPlane {
     /// Waits until the get is over, or `deadline`.
     pub(crate) fn wait(&self, slot: Slot, deadline: Option<Instant>) -> Woken {
         let word = self.get_word(slot.get);
-        let mut spin = Spin::new(self.is_worth_spinning());
+        let there = self.host.load(host_word::HOME, Ordering::Relaxed);
+        let mut spin = Spin::new(self.is_worth_spinning(), there);
         loop {
             let bits = word.load(Ordering::Acquire);
             let Some(now) =
@@ -471,6 +481,6 @@ impl ClientPlane {
     }
 
     fn is_worth_spinning(&self) -> bool {
-        spin::is_quick(self.host.load(host_word::PACE, Ordering::Relaxed))
+        self.spins && spin::is_quick(self.host.load(host_word::PACE, Ordering::Relaxed))
     }
 }

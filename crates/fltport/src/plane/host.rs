@@ -103,15 +103,23 @@ type Engine = Connection<Body, Sender>;
 
 impl HostPlane {
     /// Makes the memory of a connection, and the descriptors for its client. `last_id` is the number of the last message
-    /// before.
+    /// before; `spins`: senders may wait awake.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn make(max_message: u32, last_id: u64) -> std::io::Result<(Self, [Attachment; 2])> {
+    pub(crate) fn make(
+        max_message: u32,
+        last_id: u64,
+        spins: bool,
+    ) -> std::io::Result<(Self, [Attachment; 2])> {
         let parts = sys::make_memory(host_part(max_message), client_part(max_message))?;
         sys::fill_memory(parts.host.part(0, 4096))?;
         sys::fill_memory(parts.client.part(0, layout::waiter_word(1)))?;
-        let plane = Self::over(Memory::new(parts.host, parts.client), max_message, last_id);
+        let plane = Self::over(
+            Memory::new(parts.host, parts.client, spins),
+            max_message,
+            last_id,
+        );
         Ok((plane, parts.files))
     }
 

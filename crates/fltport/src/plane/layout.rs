@@ -42,6 +42,8 @@ pub(crate) mod host_word {
     pub(crate) const HEAD: usize = 128;
     /// How long the filter takes from a reply to its next message, in nanoseconds.
     pub(crate) const PACE: usize = 192;
+    /// The only core of the host, see [`crate::plane::spin::home`].
+    pub(crate) const HOME: usize = 200;
 }
 
 /// The client's control words.
@@ -52,6 +54,8 @@ pub(crate) mod client_word {
     pub(crate) const PACE: usize = 64;
     /// Replies that found nobody.
     pub(crate) const LATE: usize = 72;
+    /// The only core of the client, see [`crate::plane::spin::home`].
+    pub(crate) const HOME: usize = 80;
     /// The ring.
     pub(crate) const RING: usize = 2048;
 }

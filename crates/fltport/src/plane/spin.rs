@@ -76,6 +76,19 @@ impl Pace {
     }
 }
 
+/// The only core of this process, counted from 1, or 0 if it may use several: for the other side to see, because who waits
+/// awake on a core keeps the other side from it.
+pub(crate) fn home() -> u64 {
+    match HOME.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let home = crate::sys::only_core().map_or(0, |core| core + 1);
+            HOME.store(home, Ordering::Relaxed);
+            home
+        }
+        known => known,
+    }
+}
+
 /// One wait, awake at first if that is worth it.
 #[derive(Debug)]
 pub(crate) struct Spin {
@@ -87,12 +100,14 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    pub(crate) fn new(worth: bool) -> Self {
+    /// `worth`: the other side is quick. `there`: its only core, as [`home`] has it.
+    #[inline]
+    pub(crate) fn new(worth: bool, there: u64) -> Self {
         Self {
             turns: 0,
             until: None,
             place: false,
-            over: !worth || cores() < 2,
+            over: !worth || (there != 0 && there == home()),
         }
     }
 
@@ -110,15 +125,10 @@ impl Spin {
         true
     }
 
-    /// Whether it was worth it: no sleep was needed.
-    pub(crate) const fn succeeded(&self) -> bool {
-        !self.over
-    }
-
     #[cold]
     fn look(&mut self) -> bool {
         if !self.place {
-            self.place = SPINNING.fetch_add(1, Ordering::Relaxed) < cores() - 1;
+            self.place = SPINNING.fetch_add(1, Ordering::Relaxed) < places();
             if !self.place {
                 SPINNING.fetch_sub(1, Ordering::Relaxed);
                 self.over = true;
@@ -130,7 +140,7 @@ impl Spin {
         if now >= until {
             self.over = true;
             // Perhaps it was in vain because both sides have come to share a core.
-            CORES.store(0, Ordering::Relaxed);
+            HOME.store(UNKNOWN, Ordering::Relaxed);
         }
         !self.over
     }
@@ -150,18 +160,18 @@ const LOOK: u32 = 64;
 /// Threads of this process that wait awake.
 static SPINNING: StaticAtomicU64 = StaticAtomicU64::new(0);
 
-/// Cores that this process may use, 0 when that is to be found out.
-static CORES: StaticAtomicU64 = StaticAtomicU64::new(0);
+/// See [`home`].
+static HOME: StaticAtomicU64 = StaticAtomicU64::new(UNKNOWN);
 
-fn cores() -> u64 {
-    match CORES.load(Ordering::Relaxed) {
-        0 => {
-            let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-            CORES.store(cores, Ordering::Relaxed);
-            cores
-        }
-        known => known,
-    }
+const UNKNOWN: u64 = u64::MAX;
+
+/// How many threads of this process may wait awake: others have to work.
+fn places() -> u64 {
+    static PLACES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *PLACES.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        u64::try_from(cores).unwrap_or(1).saturating_sub(1).max(1)
+    })
 }
 
 fn nanos() -> u64 {

@@ -10,7 +10,7 @@ use fltport_engine::output::Outcome;
 use fltport_engine::{Deadline, NtStatus, limits};
 
 use super::blocks::Block;
-use super::layout::{self, Word};
+use super::layout::{self, Word, client_word, host_word};
 use super::memory_region::Region;
 use super::spin::{self, Spin};
 use crate::body::Body;
@@ -22,6 +22,7 @@ use crate::sync::{AtomicU64, Instant, Ordering, futex};
 pub(crate) struct Memory {
     pub(crate) host: Region,
     pub(crate) client: Region,
+    spins: bool,
     /// Odd once the connection has ended. No peer sees it, so none can keep a sender from waking.
     life: AtomicU64,
     /// How long the filter takes from a reply to its next message.
@@ -109,10 +110,13 @@ impl Ticket {
 }
 
 impl Memory {
-    pub(crate) const fn new(host: Region, client: Region) -> Self {
+    /// `spins`: senders may wait awake.
+    pub(crate) fn new(host: Region, client: Region, spins: bool) -> Self {
+        host.store(host_word::HOME, spin::home(), Ordering::Relaxed);
         Self {
             host,
             client,
+            spins,
             life: AtomicU64::new(0),
             pace: spin::Pace::new(),
         }
@@ -120,7 +124,7 @@ impl Memory {
 
     /// Ends every wait.
     pub(crate) fn end(&self) {
-        let ended = &layout::host_word::ENDED;
+        let ended = &host_word::ENDED;
         self.host.store(*ended, 1, Ordering::SeqCst);
         self.life.fetch_or(1, Ordering::SeqCst);
         futex::wake_own(&self.life);
@@ -136,7 +140,8 @@ impl Memory {
     /// the message, so that the reply may be near.
     pub(crate) fn wait(&self, ticket: &Ticket, deadline: Deadline, awake: bool) -> End {
         let word = self.client.word(layout::waiter_word(ticket.waiter));
-        let mut spin = Spin::new(awake && self.is_service_quick());
+        let there = self.client.load(client_word::HOME, Ordering::Relaxed);
+        let mut spin = Spin::new(self.spins && awake && self.is_service_quick(), there);
         let mut grace = None;
         loop {
             let life = self.life.load(Ordering::SeqCst);
@@ -278,7 +283,7 @@ impl Memory {
     }
 
     fn is_service_quick(&self) -> bool {
-        let pace = layout::client_word::PACE;
+        let pace = client_word::PACE;
         spin::is_quick(self.client.load(pace, Ordering::Relaxed))
     }
 }

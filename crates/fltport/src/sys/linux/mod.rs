@@ -46,6 +46,16 @@ pub(crate) fn monotonic_nanos() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
+/// The only core that this thread may run on, if there is only one.
+pub(crate) fn only_core() -> Option<u64> {
+    let set = rustix::thread::sched_getaffinity(None).ok()?;
+    if set.count() != 1 {
+        return None;
+    }
+    let core = (0..rustix::thread::CpuSet::MAX_CPU).find(|core| set.is_set(*core))?;
+    u64::try_from(core).ok()
+}
+
 /// The effective user of this process.
 pub(crate) fn host_uid() -> u32 {
     rustix::process::geteuid().as_raw()
