@@ -23,6 +23,7 @@
 //! | [`memory_region`] | words and bytes of a piece of memory |
 //! | [`blocks`] | which blocks are free: the host gives out both sides' |
 //! | [`host`] | the host's end, under its connection's lock |
+//! | [`publish`], [`delivery`], [`completion`] | what the host writes; messages that had to wait; replies without a thread |
 //! | [`waiters`] | whom a reply is for |
 //! | [`waiting`] | the host's end, where a sender waits without it |
 //! | [`client`] | the client's end |
@@ -30,9 +31,12 @@
 
 pub(crate) mod blocks;
 pub(crate) mod client;
+pub(crate) mod completion;
+pub(crate) mod delivery;
 pub(crate) mod host;
 pub(crate) mod layout;
 pub(crate) mod memory_region;
+mod publish;
 pub(crate) mod spin;
 pub(crate) mod waiters;
 pub(crate) mod waiting;

@@ -6,21 +6,17 @@
 use std::sync::Arc;
 
 use fltport_engine::connection::{Connection, Violation};
-use fltport_engine::exchange::{self, Get, GetStep, Waiter, WaiterStep};
-use fltport_engine::gets::{Delivery, Gets, Offer, Refusal};
-use fltport_engine::output::Outcome;
-use fltport_engine::wire::MessageHeader;
+use fltport_engine::exchange::GetStep;
+use fltport_engine::gets::Refusal;
 use fltport_engine::{NtStatus, limits};
 
 use super::blocks::{Block, Blocks, client_part, host_part};
-use super::layout::{self, At, Entry, Place, Record, Word, client_word, host_word};
-use super::waiters::{Async, Call, Released, Waiters};
-use super::waiting::{Abandoned, Memory, Read, Ticket};
+use super::layout::{self, Entry, Record, client_word, host_word};
+use super::waiters::{Released, Waiters};
+use super::waiting::{Memory, Ticket};
 use crate::body::Body;
-use crate::clock;
 use crate::driver::Sender;
-use crate::driver_plane::Asked;
-use crate::sync::{AtomicU64, Ordering, futex};
+use crate::sync::Ordering;
 use crate::sys::{self, Attachment};
 
 /// The host's end.
@@ -29,7 +25,7 @@ pub(crate) struct HostPlane {
     pub(crate) memory: Arc<Memory>,
     /// Entries of the ring that were taken.
     head: u64,
-    gets: [Known; layout::GETS],
+    pub(super) gets: [Known; layout::GETS],
     pub(crate) waiters: Waiters,
     messages: Blocks,
     replies: Blocks,
@@ -44,10 +40,10 @@ pub(crate) struct HostPlane {
 
 /// What the host knows of a get.
 #[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    generation: u64,
+pub(super) struct Known {
+    pub(super) generation: u64,
     /// The engine has it.
-    queued: bool,
+    pub(super) queued: bool,
     /// Its page of the host's part is there.
     filled: bool,
     block: Option<Block>,
@@ -69,9 +65,9 @@ pub(crate) struct After {
 /// A get that was taken for a message, and what that needs.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    get: usize,
-    generation: u64,
-    block: Option<Block>,
+    pub(super) get: usize,
+    pub(super) generation: u64,
+    pub(super) block: Option<Block>,
     pub(crate) ticket: Option<Ticket>,
 }
 
@@ -344,7 +340,7 @@ impl HostPlane {
     }
 
     /// A waiter, and room for its reply as far as there is: what does not fit comes by a frame.
-    fn ticket(&mut self, capacity: u32) -> Result<Ticket, NoRoom> {
+    pub(super) fn ticket(&mut self, capacity: u32) -> Result<Ticket, NoRoom> {
         let (waiter, generation, new) = self.waiters.take().ok_or(NoRoom)?;
         let word = layout::waiter_word(waiter);
         if new && sys::fill_memory(self.memory.client.part(word, layout::WAITER)).is_err() {
@@ -373,378 +369,4 @@ impl HostPlane {
         Ok(ticket)
     }
 }
-
-impl Memory {
-    /// Writes what the client has to know of a waiter, before it can know of the message.
-    fn announce(&self, ticket: &Ticket, elsewhere: bool) {
-        let waiter = ticket.waiter;
-        let (offset, size) = ticket.block.map_or((0, 0), |block| {
-            let size = u32::try_from(block.size).unwrap_or(0);
-            (u32::try_from(block.offset).unwrap_or(0), size)
-        });
-        let room = layout::halves(offset, size);
-        self.client
-            .store(layout::reply_room(waiter), room, Ordering::Relaxed);
-        self.client.store(
-            layout::reply_head(waiter),
-            ticket.capacity.into(),
-            Ordering::Relaxed,
-        );
-        let word = Word {
-            bell: elsewhere,
-            ..Word::new(Waiter::Waiting, ticket.generation)
-        };
-        self.client
-            .store(layout::waiter_word(waiter), word.bits(), Ordering::Release);
-    }
-
-    /// Writes a message and publishes it in the get that was reserved for it.
-    pub(crate) fn publish(
-        &self,
-        reserved: &Reserved,
-        bytes: &[u8],
-        deadline: u64,
-        file: bool,
-    ) -> Published {
-        let record = Record::of(reserved.get);
-        let offset = reserved
-            .block
-            .map_or(record.payload(), |block| block.offset);
-        self.host.copy_in(offset, bytes);
-        let at = At::Offset(u32::try_from(offset).unwrap_or(0));
-        self.publish_at(reserved, bytes.len(), Place { at, file }, deadline)
-    }
-
-    /// Publishes a message whose payload is elsewhere.
-    pub(crate) fn publish_at(
-        &self,
-        reserved: &Reserved,
-        length: usize,
-        place: Place,
-        deadline: u64,
-    ) -> Published {
-        let record = Record::of(reserved.get);
-        let reply = reserved
-            .ticket
-            .as_ref()
-            .map(|ticket| (ticket.capacity, ticket.id()));
-        let header = exchange::header(reply);
-        let length = u32::try_from(length).unwrap_or(u32::MAX);
-        let lengths = layout::halves(length, header.reply_length);
-        let host = &self.host;
-        host.store(record.id(), header.message_id, Ordering::Relaxed);
-        host.store(record.lengths(), lengths, Ordering::Relaxed);
-        host.store(record.place(), place.bits(), Ordering::Relaxed);
-        host.store(record.deadline(), deadline, Ordering::Relaxed);
-        self.perform(reserved.get, reserved.generation, GetStep::Assign)
-    }
-
-    /// Makes the threads of these gets look at them.
-    pub(crate) fn wake_get(&self, get: usize) {
-        futex::wake(self.get_word(get), 1);
-    }
-
-    fn get_word(&self, get: usize) -> &AtomicU64 {
-        self.client.word(layout::get_word(get))
-    }
-
-    fn is_posted(&self, get: usize, generation: u64) -> bool {
-        let bits = self.get_word(get).load(Ordering::Acquire);
-        Word::<Get>::from_bits(bits)
-            .is_some_and(|word| word.state == Get::Posted && word.generation == generation)
-    }
-
-    /// Ends a get, whoever has posted it, and wakes its thread.
-    fn end_get(&self, get: usize) {
-        let word = self.get_word(get);
-        let mut bits = word.load(Ordering::SeqCst);
-        while let Some(now) = Word::<Get>::from_bits(bits).filter(|w| w.state == Get::Posted) {
-            let Some(next) = now.after(GetStep::Disconnect) else {
-                return;
-            };
-            match word.compare_exchange(bits, next.bits(), Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return futex::wake(word, 1),
-                Err(other) => bits = other,
-            }
-        }
-    }
-
-    /// Takes a step of the host's with a get, if that is still posted.
-    fn perform(&self, get: usize, generation: u64, step: GetStep) -> Published {
-        let word = self.get_word(get);
-        // The likely value first, so that the line is fetched once, and for writing.
-        let mut bits = Word::new(Get::Posted, generation).bits();
-        loop {
-            let now = Word::<Get>::from_bits(bits).filter(|word| word.generation == generation);
-            let Some((now, next)) = now.and_then(|now| Some((now, now.after(step)?))) else {
-                return Published::Withdrawn;
-            };
-            match word.compare_exchange(bits, next.bits(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    return Published::Delivered {
-                        awake: !now.asleep,
-                        bell: now.bell,
-                    };
-                }
-                Err(other) => bits = other,
-            }
-        }
-    }
-}
-
-/// A send that no thread waits for has ended.
-pub(crate) type Finished = (Call, Outcome<Body>);
-
-impl HostPlane {
-    /// Whether anybody needs to be told what the client puts in the ring.
-    pub(crate) fn has_elsewhere(&self) -> bool {
-        self.waiters.has_elsewhere()
-    }
-
-    /// Whether the ring has told of replies that nobody has taken.
-    pub(crate) fn has_replied(&self) -> bool {
-        !self.after.replied.is_empty()
-    }
-
-    /// The replies that the ring has told of.
-    pub(crate) fn complete(&mut self, finished: &mut Vec<Finished>) {
-        let mut replied = std::mem::take(&mut self.after.replied);
-        for waiter in replied.drain(..) {
-            // One that is over already was completed at its deadline, and the waiter may be another's by now.
-            let ticket = self.waiters.elsewhere(waiter);
-            if let Some(ticket) = ticket.filter(|ticket| self.memory.has_reply(ticket)) {
-                finished.extend(self.finish_replied(ticket));
-            }
-        }
-        self.after.replied = replied;
-    }
-
-    /// Ends a send that no thread waits for, unless its reply is being written. `false`: it is.
-    pub(crate) fn end_one(
-        &mut self,
-        waiter: usize,
-        step: WaiterStep,
-        outcome: Outcome<Body>,
-        finished: &mut Vec<Finished>,
-    ) -> Result<bool, Violation> {
-        let Some(ticket) = self.waiters.elsewhere(waiter) else {
-            return Ok(true);
-        };
-        match self.memory.give_up(&ticket, step) {
-            Abandoned::Yes => {
-                finished.extend(self.release(ticket).call.map(|call| (call, outcome)))
-            }
-            Abandoned::Replied => finished.extend(self.finish_replied(ticket)),
-            Abandoned::Replying => return Ok(false),
-            Abandoned::Lie => return Err(Violation("a waiter's word is nonsense")),
-        }
-        Ok(true)
-    }
-
-    /// Ends all sends that no thread waits for, as the connection has.
-    pub(crate) fn end_all(&mut self, finished: &mut Vec<Finished>) {
-        self.memory.end();
-        // Also those that the ring has told of, and nobody has taken out of it. One that is posted from here on finds that
-        // the connection has ended before its thread sleeps.
-        for get in 0..layout::GETS {
-            self.memory.end_get(get);
-        }
-        for waiter in self.waiters.all_elsewhere() {
-            let over = || Outcome::Disconnected { delivered: true };
-            if self.end_one(waiter, WaiterStep::End, over(), finished) != Ok(true) {
-                if let Some(ticket) = self.waiters.elsewhere(waiter) {
-                    finished.extend(self.release(ticket).call.map(|call| (call, over())));
-                }
-            }
-        }
-    }
-
-    /// Ends all sends that no thread waits for and whose deadline has passed.
-    pub(crate) fn expire(
-        &mut self,
-        now: fltport_engine::Now,
-        finished: &mut Vec<Finished>,
-    ) -> Result<(), Violation> {
-        for waiter in self.waiters.due(now) {
-            let outcome = Outcome::TimedOut { delivered: true };
-            let before = finished.len();
-            if self.end_one(waiter, WaiterStep::Abandon, outcome, finished)? {
-                let ended = finished.get(before);
-                if matches!(ended, Some((_, Outcome::TimedOut { .. }))) {
-                    self.waiters.timed_out += 1;
-                }
-                continue;
-            }
-            let grace = std::time::Duration::from_millis(limits::REPLY_GRACE_MILLIS);
-            let until = now.monotonic.checked_add(grace).unwrap_or(now.monotonic);
-            if !self.waiters.grant(waiter, until) {
-                return Err(Violation("a reply was begun and not finished"));
-            }
-        }
-        Ok(())
-    }
-
-    /// A reply came by a frame. Says what the replier is told, and who was waiting, if no thread is.
-    pub(crate) fn handle_reply(
-        &mut self,
-        id: u64,
-        status: NtStatus,
-        body: Body,
-        finished: &mut Vec<Finished>,
-    ) -> NtStatus {
-        let length = fltport_engine::output::Body::length(&body);
-        let found = self.waiters.of_id(id);
-        let Some(ticket) = found.filter(|ticket| self.memory.finish_reply(ticket)) else {
-            return NtStatus::FLT_NO_WAITER_FOR_REPLY;
-        };
-        let settled = exchange::settle(ticket.capacity, length, status);
-        self.waiters.keep_reply(&ticket, status, body.bytes);
-        if self.waiters.elsewhere(ticket.waiter).is_some() {
-            finished.extend(self.finish_replied(ticket));
-        } else {
-            self.memory.stir();
-        }
-        settled.replier
-    }
-
-    /// The reply of a waiter that has one, and the end of that waiter.
-    pub(crate) fn take_reply(&mut self, ticket: Ticket) -> (Outcome<Body>, Option<Call>) {
-        let capacity = ticket.capacity;
-        let mut bytes = vec![0; self.memory.reply_length(&ticket)];
-        let read = self.memory.read_reply(&ticket, &mut bytes);
-        self.waiters.replied += 1;
-        let released = self.release(ticket);
-        let outcome = match released.by_frame {
-            Some((status, bytes)) => Read::framed(capacity, bytes.len(), status).outcome(bytes),
-            None => read.outcome(bytes),
-        };
-        (outcome, released.call)
-    }
-
-    fn finish_replied(&mut self, ticket: Ticket) -> Option<Finished> {
-        let (outcome, call) = self.take_reply(ticket);
-        call.map(|call| (call, outcome))
-    }
-}
-
-/// The words of gets, for the engine: none, where there is no memory.
-pub(crate) struct Words<'a>(pub(crate) Option<&'a mut HostPlane>);
-
-impl Gets<Body, Sender> for Words<'_> {
-    fn deliver(&mut self, get: u64, offer: Offer<Body, Sender>) -> Delivery<Body, Sender> {
-        match &mut self.0 {
-            Some(plane) => plane.deliver(get, offer),
-            None => Delivery::Framed(offer),
-        }
-    }
-
-    fn refuse(&mut self, get: u64, needed: u32) -> Refusal {
-        match &mut self.0 {
-            Some(plane) => plane.fail_get(get, NtStatus::BUFFER_TOO_SMALL, needed),
-            None => Refusal::Framed,
-        }
-    }
-}
-
-impl HostPlane {
-    /// Delivers a message that has waited for a get.
-    fn deliver(&mut self, token: u64, offer: Offer<Body, Sender>) -> Delivery<Body, Sender> {
-        let elsewhere = matches!(offer.sender, Sender::Calls(_));
-        let Ok(reserved) = self.reserve(token, offer.body.bytes.len(), offer.reply, elsewhere)
-        else {
-            return self.deliver_by_frame(token, offer);
-        };
-        let deadline = clock::absolute(offer.deadline);
-        let file = offer.body.attachment.clone();
-        let published = self
-            .memory
-            .publish(&reserved, &offer.body.bytes, deadline, file.is_some());
-        if published == Published::Withdrawn {
-            self.undo(reserved);
-            return Delivery::Withdrawn(offer);
-        }
-        self.say(reserved.get, token, published);
-        if let Some(file) = file {
-            self.after.files.push((token, file));
-        }
-        Delivery::Done(self.hand_over(reserved.ticket, offer))
-    }
-
-    /// The get is in memory but the message is not, or the other way round.
-    fn deliver_by_frame(
-        &mut self,
-        token: u64,
-        offer: Offer<Body, Sender>,
-    ) -> Delivery<Body, Sender> {
-        let ticket = offer.reply.map(|capacity| self.ticket(capacity));
-        let short = matches!(ticket, Some(Err(NoRoom)));
-        let ticket = ticket.and_then(Result::ok);
-        let header = exchange::header(offer.reply.zip(ticket.as_ref().map(Ticket::id)));
-        if let Some(ticket) = &ticket {
-            let elsewhere = matches!(offer.sender, Sender::Calls(_));
-            self.memory.announce(ticket, elsewhere);
-        }
-        let Some(get) = layout::get_of(token) else {
-            return self.announced(ticket, short, header, offer);
-        };
-        let known = &mut self.gets[get % layout::GETS];
-        known.queued = false;
-        let reserved = Reserved {
-            get,
-            generation: known.generation,
-            block: None,
-            ticket,
-        };
-        let at = At::Frame;
-        let place = Place { at, file: false };
-        let published = self.memory.publish_at(&reserved, 0, place, 0);
-        if published == Published::Withdrawn {
-            self.undo(reserved);
-            return Delivery::Withdrawn(offer);
-        }
-        self.say(get, token, published);
-        self.announced(reserved.ticket, short, header, offer)
-    }
-
-    fn announced(
-        &mut self,
-        ticket: Option<Ticket>,
-        short: bool,
-        header: MessageHeader,
-        mut offer: Offer<Body, Sender>,
-    ) -> Delivery<Body, Sender> {
-        if short {
-            // No waiter is left here: the engine has its own, and the reply comes by a frame.
-            return Delivery::Framed(offer);
-        }
-        let deadline = offer.deadline;
-        let body = std::mem::take(&mut offer.body);
-        Delivery::Announced {
-            header,
-            deadline,
-            body,
-            delivered: self.hand_over(ticket, offer),
-        }
-    }
-
-    /// From here on the sender waits for its reply. One that wants none comes back.
-    fn hand_over(&mut self, ticket: Option<Ticket>, offer: Offer<Body, Sender>) -> Option<Sender> {
-        let Some(ticket) = ticket else {
-            return Some(offer.sender);
-        };
-        match offer.sender {
-            Sender::Waits(slot) => slot.deliver(Asked {
-                memory: Arc::clone(&self.memory),
-                ticket,
-                awake: false,
-            }),
-            Sender::Calls(call) => {
-                let call = Async::new(call, offer.key, offer.deadline);
-                self.waiters.set_call(&ticket, call);
-            }
-        }
-        None
-    }
-}
-
 const _: () = assert!(limits::GETS_PER_CONNECTION >= layout::GETS);
