@@ -151,10 +151,8 @@ impl Client {
     /// one message, the oldest that fits first.
     #[doc(alias = "FilterGetMessage")]
     pub fn post_get(&self, size: u32) -> PostedGet {
-        self.connection.attach(Instant::now() + ATTACH);
-        let get = PostedGet::new(&self.connection, size, false);
-        self.connection.leave_all();
-        get
+        self.connection.attach(|| Instant::now() + ATTACH);
+        PostedGet::new(&self.connection, size, false).leave()
     }
 
     /// The next message, if one comes within `wait`. Afterwards no get is left behind.
@@ -164,10 +162,10 @@ impl Client {
     pub fn next_message_within(&self, wait: Duration) -> Result<Message, CallError> {
         // Not to wait for the host longer than asked, not even to tell it of the get.
         let end = Instant::now().checked_add(wait);
-        self.connection.attach(end.map_or_else(
-            || Instant::now() + ATTACH,
-            |end| end.min(Instant::now() + ATTACH),
-        ));
+        self.connection.attach(|| {
+            let most = Instant::now() + ATTACH;
+            end.map_or(most, |end| end.min(most))
+        });
         let wait = end.map_or(wait, |end| end.saturating_duration_since(Instant::now()));
         let mut get = PostedGet::new(&self.connection, self.whole_message(), false);
         get.wait_within(wait)
@@ -277,10 +275,8 @@ impl Client {
 
     /// Posts a get in which nobody waits.
     pub(crate) fn post_polled(&self) -> PostedGet {
-        self.connection.attach(Instant::now());
-        let get = PostedGet::new(&self.connection, self.whole_message(), true);
-        self.connection.leave_all();
-        get
+        self.connection.attach(Instant::now);
+        PostedGet::new(&self.connection, self.whole_message(), true).leave()
     }
 
     pub(crate) fn whole_message(&self) -> u32 {

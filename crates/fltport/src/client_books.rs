@@ -164,9 +164,9 @@ impl Books {
         self.ready.clear();
     }
 
-    /// Whether a message is kept for the next get.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// Messages that are kept for the next gets.
+    pub(crate) fn ready_count(&self) -> usize {
+        self.ready.len()
     }
 
     /// Gives a message that its own get has no use for to the oldest get that fits, whose number it says, or else keeps it

@@ -111,7 +111,9 @@ impl Connection {
     pub(crate) fn start_get(&self, size: u32) -> (Arc<Call>, u64) {
         let call = Arc::new(Call::default());
         let (get, _) = self.begin(|books| {
-            if !books.closed_here && books.serve_from_ready(size, &call) {
+            let served = !books.closed_here && books.serve_from_ready(size, &call);
+            self.memory.set_kept(books.ready_count());
+            if served {
                 return 0;
             }
             let get = books.engine.start_get(size, Arc::clone(&call));
@@ -249,6 +251,7 @@ impl Connection {
             } else {
                 books.mail.stir(false);
             }
+            self.memory.set_kept(books.ready_count());
         });
         self.memory.nudge();
     }

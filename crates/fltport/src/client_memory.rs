@@ -19,7 +19,7 @@ use crate::plane::blocks::{client_part, host_part};
 use crate::plane::client::{ClientPlane, Replied, Slot, Taken, Tell, Woken};
 use crate::plane::layout;
 use crate::posted::At;
-use crate::sync::{Instant, Mutex, thread};
+use crate::sync::{AtomicU64, Instant, Mutex, Ordering, thread};
 use crate::sys::{self, Attachment};
 
 /// The memory of a connection, when there is some.
@@ -28,6 +28,8 @@ pub(crate) struct Attached {
     /// Threads may wait awake.
     spins: bool,
     plane: OnceLock<ClientPlane>,
+    /// Messages that are kept on this side, to be looked at without a lock.
+    kept: AtomicU64,
     asked: Mutex<Asked>,
 }
 
@@ -63,6 +65,17 @@ impl Attached {
         self.plane.get().is_some_and(ClientPlane::has_ended)
     }
 
+    /// Whether messages are kept on this side for the next get.
+    fn has_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire) != 0
+    }
+
+    /// So many messages are kept on this side.
+    pub(crate) fn set_kept(&self, count: usize) {
+        self.kept
+            .store(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
     /// Makes every thread that waits for a message look around.
     pub(crate) fn nudge(&self) {
         self.plane
@@ -80,7 +93,14 @@ impl Attached {
 impl Connection {
     /// Asks the host for memory, once, and waits for the answer until `deadline` at most: what is posted meanwhile goes by
     /// frames, which works as well.
-    pub(crate) fn attach(self: &Arc<Self>, deadline: Instant) {
+    pub(crate) fn attach(self: &Arc<Self>, deadline: impl FnOnce() -> Instant) {
+        if self.memory.plane.get().is_none() {
+            self.attach_now(deadline());
+        }
+    }
+
+    #[cold]
+    fn attach_now(self: &Arc<Self>, deadline: Instant) {
         let mut asked = lock(&self.memory.asked);
         let call = match &*asked {
             Asked::Answered => return,
@@ -190,7 +210,7 @@ impl Connection {
     /// Posts a get, in memory if there is room for it there.
     pub(crate) fn post(&self, size: u32, polled: bool) -> At {
         // One that was kept is older than whatever the host has.
-        if !self.books().has_ready() {
+        if !self.memory.has_kept() {
             if let Some(slot) = self.post_slot(size, polled) {
                 return At::Memory(slot);
             }
@@ -247,6 +267,9 @@ impl Connection {
                 file,
             } => {
                 let attachment = file.then(|| self.await_file(get)).flatten();
+                if file {
+                    plane.free(slot);
+                }
                 if file && attachment.is_none() {
                     // The host has died in between: it is as if it had done so before.
                     done(NtStatus::PORT_DISCONNECTED)
@@ -259,7 +282,11 @@ impl Connection {
                     })
                 }
             }
-            Taken::ByFrame => self.await_message(get),
+            Taken::ByFrame => {
+                let ended = self.await_message(get);
+                plane.free(slot);
+                ended
+            }
             Taken::TooSmall(needed) => Ended::Done {
                 status: NtStatus::BUFFER_TOO_SMALL,
                 needed,
@@ -285,7 +312,8 @@ impl Connection {
         let call = Call::default();
         let mut books = self.books();
         let over = books.closed_here || books.engine.state() != State::Connected;
-        let served = !over && books.has_ready() && books.serve_from_ready(size, &call);
+        let served = !over && books.serve_from_ready(size, &call);
+        self.memory.set_kept(books.ready_count());
         drop(books);
         if !over && !self.memory.has_ended() && !served {
             return self.take_slot(slot);

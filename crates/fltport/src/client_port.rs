@@ -10,7 +10,7 @@ use fltport_engine::output::{Outcome, SendKey};
 use fltport_engine::{NtStatus, Timeout};
 
 use crate::body::{Body, Reply};
-use crate::clock;
+use crate::clock::Limit;
 use crate::driver::{Core, Outgoing, Sender};
 use crate::driver_plane::Direct;
 use crate::error::SendError;
@@ -274,9 +274,9 @@ impl ClientPort {
         into: Option<&mut [u8]>,
     ) -> Result<Outcome<Body>, SendError> {
         check(message)?;
-        let deadline = clock::deadline(timeout);
+        let mut limit = Limit::from(timeout);
         let file = message.attachment.as_ref();
-        let asked = match self.core.send_at_once(message.bytes, file, reply, deadline) {
+        let asked = match self.core.send_at_once(message.bytes, file, reply, limit) {
             Some(Direct::Delivered) => return Ok(Outcome::Delivered),
             Some(Direct::Asked(asked)) => asked,
             None => {
@@ -284,14 +284,13 @@ impl ClientPort {
                 let outgoing = prepare(message, reply, timeout);
                 self.core.send(outgoing, Sender::Waits(Arc::clone(&slot)));
                 // Not before the engine's own, or the wait would end in a spin between the two.
-                let deadline = timeout.deadline(clock::now());
-                match slot.wait(deadline, || self.core.handle_timeout()) {
+                match slot.wait(limit.deadline(), || self.core.handle_timeout()) {
                     News::Ended(outcome) => return Ok(outcome),
                     News::Delivered(asked) => asked,
                 }
             }
         };
-        Ok(self.core.wait_for_reply(asked, deadline, into))
+        Ok(self.core.wait_for_reply(asked, limit, into))
     }
 
     fn start(

@@ -17,15 +17,52 @@ pub(crate) fn now() -> Now {
     }
 }
 
-/// The deadline of a call that starts now. Reads no clock that it does not need.
-pub(crate) fn deadline(timeout: Timeout) -> Deadline {
-    match timeout {
-        Timeout::Never => Deadline::Never,
-        Timeout::At(wall) => Deadline::AtWall(wall),
-        Timeout::After(_) => timeout.deadline(Now {
-            monotonic: monotonic(),
-            wall: WallTime::default(),
-        }),
+/// When a call ends by itself. A reading of a clock costs as much as a message, so it is made when somebody needs to know:
+/// a call that is over by then has read none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    /// Counts from the first look at the clock, which follows the start of the call by a moment.
+    After(Duration),
+    Fixed(Deadline),
+}
+
+impl From<Timeout> for Limit {
+    fn from(timeout: Timeout) -> Self {
+        match timeout {
+            Timeout::Never => Self::Fixed(Deadline::Never),
+            Timeout::At(wall) => Self::Fixed(Deadline::AtWall(wall)),
+            Timeout::After(wait) => Self::After(wait),
+        }
+    }
+}
+
+impl Limit {
+    /// The deadline.
+    pub(crate) fn deadline(&mut self) -> Deadline {
+        if let Self::After(wait) = *self {
+            let at = monotonic().checked_add(wait);
+            *self = Self::Fixed(at.map_or(Deadline::Never, Deadline::At));
+        }
+        match *self {
+            Self::Fixed(deadline) => deadline,
+            Self::After(_) => Deadline::Never,
+        }
+    }
+
+    /// Whether the call does not wait at all.
+    pub(crate) fn is_poll(self) -> bool {
+        matches!(self, Self::After(wait) if wait.is_zero())
+    }
+
+    /// The deadline as [`absolute`] has it, perhaps some milliseconds earlier: by the clock that costs nothing.
+    pub(crate) fn hint(self) -> u64 {
+        match self {
+            Self::Fixed(deadline) => absolute(deadline),
+            Self::After(wait) => {
+                let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+                crate::sys::coarse_nanos().saturating_add(wait)
+            }
+        }
     }
 }
 

@@ -364,6 +364,7 @@ impl Core {
             // What is wrong with the ring is found again by whoever acts on it.
             plane.drain(engine).ok();
             plane.prune(engine);
+            plane.take_all_back();
             more = (plane.waiters.live_count(), plane.counters());
         }
         let (waiting, outstanding) = engine.pending();

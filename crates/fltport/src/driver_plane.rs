@@ -10,16 +10,17 @@ use fltport_engine::exchange::WaiterStep;
 use fltport_engine::output::{Outcome, SendKey};
 use fltport_engine::questions::Counters;
 use fltport_engine::wire::ToClient;
-use fltport_engine::{Deadline, NtStatus, limits};
+use fltport_engine::{NtStatus, limits};
 use zerocopy::IntoBytes as _;
 
 use crate::body::Body;
-use crate::clock;
+use crate::clock::Limit;
 use crate::driver::{Core, Inner, Plane, Sender};
 use crate::plane::completion::Finished;
 use crate::plane::host::{HostPlane, Published};
 use crate::plane::layout::{self, host_word};
-use crate::plane::waiting::{End, Memory, Read, Ticket};
+use crate::plane::spin::Patience;
+use crate::plane::waiting::{End, Memory, Quit, Read, Ticket};
 use crate::sync::Ordering;
 use crate::sys::Attachment;
 
@@ -30,6 +31,15 @@ pub(crate) enum Direct {
     Delivered,
     /// Its reply will be there.
     Asked(Asked),
+}
+
+/// What came of a try to send at once.
+#[derive(Debug)]
+enum Tried {
+    Sent(Direct),
+    /// Nobody waits for a message, and nobody else waits with one. So many entries of the ring have been seen.
+    NoGet(Arc<Memory>, u64),
+    LongWay,
 }
 
 /// A message whose reply is awaited at a word.
@@ -54,28 +64,58 @@ impl Woken {
 }
 
 impl Core {
-    /// Sends a message at once, if a get is there for it and nobody comes first. `None`: it has to go the long way.
+    /// Sends a message at once, if a get is there for it, or about to be, and nobody comes first. `None`: it has to go the
+    /// long way.
     pub(crate) fn send_at_once(
         self: &Arc<Self>,
         bytes: &[u8],
         file: Option<&Arc<Attachment>>,
         reply: Option<u32>,
-        deadline: Deadline,
+        limit: Limit,
     ) -> Option<Direct> {
-        let length = u32::try_from(bytes.len()).ok()?;
+        let mut patience = Patience::default();
+        loop {
+            match self.try_send(bytes, file, reply, limit) {
+                Tried::Sent(sent) => return Some(sent),
+                Tried::NoGet(memory, head) if !limit.is_poll() => {
+                    if !memory.wait_for_entry(head, &mut patience) {
+                        return None;
+                    }
+                }
+                Tried::NoGet(..) | Tried::LongWay => return None,
+            }
+        }
+    }
+
+    fn try_send(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        file: Option<&Arc<Attachment>>,
+        reply: Option<u32>,
+        limit: Limit,
+    ) -> Tried {
+        let Ok(length) = u32::try_from(bytes.len()) else {
+            return Tried::LongWay;
+        };
         let mut inner = self.lock();
         loop {
             let Inner { engine, plane, .. } = &mut *inner;
-            let plane = plane.on()?;
+            let Some(plane) = plane.on() else {
+                return Tried::LongWay;
+            };
             // What is wrong there, or is for others, is seen to on the long way.
-            plane.drain(engine).ok()?;
-            if plane.has_replied() {
-                return None;
+            if plane.drain(engine).is_err() || plane.has_replied() {
+                return Tried::LongWay;
             }
-            let (token, size) = engine.take_get(length, reply)?;
+            let Some((token, size)) = engine.take_get(length, reply) else {
+                if engine.posted() == 0 && !engine.has_waiting() {
+                    return Tried::NoGet(Arc::clone(&plane.memory), plane.head());
+                }
+                return Tried::LongWay;
+            };
             let Ok(mut reserved) = plane.reserve(token, bytes.len(), reply, false) else {
                 engine.return_get(token, size);
-                return None;
+                return Tried::LongWay;
             };
             // Before anybody can know of it.
             plane.delivered += 1;
@@ -84,8 +124,7 @@ impl Core {
             if let Some(pace) = memory.pace.end() {
                 memory.host.store(host_word::PACE, pace, Ordering::Relaxed);
             }
-            let deadline = clock::absolute(deadline);
-            let published = memory.publish(&reserved, bytes, deadline, file.is_some());
+            let published = memory.publish(&reserved, bytes, limit.hint(), file.is_some());
             let Published::Delivered { awake, bell } = published else {
                 inner = self.lock();
                 if let Some(plane) = inner.plane.on() {
@@ -101,9 +140,9 @@ impl Core {
                 self.say(token, bell, file);
             }
             let Some(ticket) = reserved.ticket.take() else {
-                return Some(Direct::Delivered);
+                return Tried::Sent(Direct::Delivered);
             };
-            return Some(Direct::Asked(Asked {
+            return Tried::Sent(Direct::Asked(Asked {
                 memory,
                 ticket,
                 awake: awake && !bell,
@@ -116,7 +155,7 @@ impl Core {
     pub(crate) fn wait_for_reply(
         self: &Arc<Self>,
         asked: Asked,
-        deadline: Deadline,
+        mut limit: Limit,
         into: Option<&mut [u8]>,
     ) -> Outcome<Body> {
         let Asked {
@@ -124,9 +163,9 @@ impl Core {
             ticket,
             awake,
         } = asked;
-        let end = memory.wait(&ticket, deadline, awake);
+        let end = memory.wait(&ticket, &mut limit, awake);
         if end != End::Replied {
-            return self.no_reply(ticket, end);
+            return self.no_reply(&memory, ticket, end);
         }
         memory.pace.begin();
         let capacity = ticket.capacity;
@@ -137,6 +176,9 @@ impl Core {
             &mut bytes
         });
         let mut read = memory.read_reply(&ticket, into);
+        if memory.quits.leave(ticket.waiter, Quit::Replied) {
+            return read.outcome(bytes);
+        }
         let mut inner = self.lock();
         let by_frame = inner.plane.on().and_then(|plane| {
             plane.waiters.replied += 1;
@@ -163,7 +205,10 @@ impl Core {
         }
     }
 
-    fn no_reply(self: &Arc<Self>, ticket: Ticket, end: End) -> Outcome<Body> {
+    fn no_reply(self: &Arc<Self>, memory: &Memory, ticket: Ticket, end: End) -> Outcome<Body> {
+        if end == End::TimedOut && memory.quits.leave(ticket.waiter, Quit::TimedOut) {
+            return Outcome::TimedOut { delivered: true };
+        }
         let mut inner = self.lock();
         if let Some(plane) = inner.plane.on() {
             plane.release(ticket);
@@ -336,7 +381,8 @@ impl Inner {
 
 impl HostPlane {
     /// Whether another message may wait for its reply.
-    pub(crate) fn has_room(&self, engine: &Connection<Body, Sender>) -> bool {
+    pub(crate) fn has_room(&mut self, engine: &Connection<Body, Sender>) -> bool {
+        self.take_all_back();
         let (waiting, outstanding) = engine.pending();
         let all = waiting + outstanding + self.waiters.live_count();
         all < limits::WAITERS_PER_CONNECTION

@@ -43,6 +43,14 @@ impl PostedGet {
         }
     }
 
+    /// The get, once the host can see it.
+    pub(crate) fn leave(self) -> Self {
+        if matches!(self.at, At::Host(..)) {
+            self.connection.leave_all();
+        }
+        self
+    }
+
     /// Waits for the message. Blocks until one comes or the connection is over.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! `cargo xtask check --deep` runs it. `Arc` and `Weak` are the standard library's everywhere: what they count is not ours
 //! to check. `sys` has its threads and locks from the standard library too: no checker knows the system calls beside them.
 
-/// One that lives longer than any model, and that none can see.
+/// One that no model follows: it lives longer than any, or decides nothing.
 pub(crate) use std::sync::atomic::AtomicU64 as StaticAtomicU64;
 
 #[cfg(not(all(test, any(loom, shuttle))))]
@@ -22,6 +22,10 @@ mod standard {
         *START.get_or_init(Instant::now)
     }
 }
+#[cfg(all(test, any(loom, shuttle)))]
+mod locks;
+#[cfg(any(not(target_os = "linux"), miri, all(test, any(loom, shuttle))))]
+pub(crate) mod sleepers;
 #[cfg(all(test, loom))]
 mod under_loom;
 #[cfg(all(test, shuttle, not(loom)))]

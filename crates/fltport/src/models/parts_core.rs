@@ -4,17 +4,17 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use fltport_engine::NtStatus;
 use fltport_engine::output::Outcome;
 use fltport_engine::server::Credentials;
 use fltport_engine::wire::{ToClient, ToHost};
+use fltport_engine::{Deadline, NtStatus};
 
 use super::parts::exhaust;
 use crate::body::Body;
 use crate::clock;
 use crate::driver::{Core, MessageCall, Outgoing, Owner, Sender};
 use crate::link::{HostLink, Sent};
-use crate::slot::Slot;
+use crate::slot::{News, Slot};
 use crate::sync;
 use crate::sync::thread::spawn;
 use crate::sys::Attachment;
@@ -58,6 +58,12 @@ impl Owner for Filter {
     fn timer(&self) -> &Timer {
         &self.0
     }
+    fn shares_memory(&self) -> bool {
+        false
+    }
+    fn spins(&self) -> bool {
+        false
+    }
 }
 
 /// A connection with one get posted.
@@ -94,7 +100,14 @@ fn ask(core: &Arc<Core>, timeout: Timeout) -> Arc<Slot> {
 }
 
 fn wait(core: &Arc<Core>, slot: &Slot, timeout: Timeout) -> Outcome<Body> {
-    slot.wait(timeout.deadline(clock::now()), || core.handle_timeout())
+    wait_until(core, slot, timeout.deadline(clock::now()))
+}
+
+fn wait_until(core: &Arc<Core>, slot: &Slot, deadline: Deadline) -> Outcome<Body> {
+    match slot.wait(deadline, || core.handle_timeout()) {
+        News::Ended(outcome) => outcome,
+        News::Delivered(_) => unreachable!("no memory"),
+    }
 }
 
 fn reply(core: &Arc<Core>, reply: u64) {
@@ -127,7 +140,7 @@ fn reply_races_the_deadline() {
         sync::advance(LIMIT);
         let other = Arc::clone(&core);
         let replier = spawn(move || reply(&other, 1));
-        let outcome = slot.wait(deadline, || core.handle_timeout());
+        let outcome = wait_until(&core, &slot, deadline);
         replier.join().unwrap();
         match outcome {
             Outcome::Replied { .. } => assert_eq!(told(&frames, 1), Some(NtStatus::SUCCESS)),

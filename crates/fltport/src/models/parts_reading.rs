@@ -142,7 +142,7 @@ impl ClientLink for Link {
         Received::Packet(Packet {
             length,
             caller: None,
-            attachment: None,
+            files: Vec::new(),
         })
     }
 
@@ -159,6 +159,10 @@ impl ClientLink for Link {
         self.0.changed.notify_all();
     }
 
+    fn carries_memory(&self) -> bool {
+        false
+    }
+
     fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.bell.descriptor()
     }
@@ -173,7 +177,7 @@ fn get(client: &Connection) -> Option<Vec<u8>> {
     let ended = client.wait(&call, None);
     client.end_get(get);
     match ended {
-        Some(Ended::Message(message)) => Some(message.bytes),
+        Some(Ended::Message(message)) => Some(message.payload.as_slice().to_vec()),
         _ => None,
     }
 }

@@ -37,8 +37,10 @@ pub(crate) struct ClientPlane {
 
 #[derive(Debug)]
 struct State {
-    /// Gets that are not in use, those used last on top.
+    /// Gets that have never been posted.
     free: Vec<usize>,
+    /// The others, in the order of their last posting.
+    used: Vec<usize>,
     generations: [u64; layout::GETS],
     tail: u64,
 }
@@ -118,6 +120,7 @@ impl ClientPlane {
         client.store(client_word::HOME, spin::home(), Ordering::Relaxed);
         let state = State {
             free: (0..layout::GETS).rev().collect(),
+            used: Vec::with_capacity(layout::GETS),
             generations: [0; layout::GETS],
             tail: 0,
         };
@@ -143,7 +146,7 @@ impl ClientPlane {
         if state.tail.wrapping_sub(head) >= layout::RING {
             return None;
         }
-        let get = state.free.pop()?;
+        let get = self.free_get(&mut state)?;
         let last = state.generations.get_mut(get)?;
         *last = last.wrapping_add(1) & layout::GENERATIONS;
         let generation = *last;
@@ -220,7 +223,8 @@ impl ClientPlane {
         }
     }
 
-    /// What has become of a get, which is free again unless it is not over.
+    /// What has become of a get, which is free again unless it is not over, or something still comes on the socket for it: then
+    /// [`Self::free`] has to follow.
     pub(crate) fn take(&self, slot: Slot) -> Taken {
         let word = self.get_word(slot.get);
         let now = Word::<Get>::from_bits(word.load(Ordering::Acquire))
@@ -238,12 +242,19 @@ impl ClientPlane {
             Get::Cancelled | Get::Free => Taken::Withdrawn,
             Get::Disconnected => Taken::Disconnected,
         };
-        word.store(
-            Word::new(Get::Free, slot.generation).bits(),
-            Ordering::Release,
-        );
-        self.state().free.push(slot.get);
+        // One that the socket still owes something keeps its number until that has come.
+        if !matches!(taken, Taken::ByFrame | Taken::Message { file: true, .. }) {
+            self.free(slot);
+        }
         taken
+    }
+
+    /// A get is over, and nothing more comes for it.
+    pub(crate) fn free(&self, slot: Slot) {
+        // Who posts next finds it, so that no lock is needed.
+        let free = Word::new(Get::Free, slot.generation);
+        self.get_word(slot.get)
+            .store(free.bits(), Ordering::Release);
     }
 
     fn read_message(&self, slot: Slot) -> Taken {
@@ -286,7 +297,7 @@ impl ClientPlane {
     /// Makes every thread that waits for a message here look around.
     pub(crate) fn nudge_all(&self) {
         let state = self.state();
-        for get in (0..layout::GETS).filter(|get| !state.free.contains(get)) {
+        for get in state.used.iter().copied() {
             let word = self.get_word(get);
             let mut bits = word.load(Ordering::Acquire);
             while let Some(now) = Word::<Get>::from_bits(bits).filter(|w| w.state == Get::Posted) {
@@ -470,6 +481,31 @@ impl ClientPlane {
             return Tell::Kick;
         }
         Tell::Nothing
+    }
+
+    /// A get that is not in use: the one that was posted last, which is warm, if it is over; or another.
+    fn free_get(&self, state: &mut State) -> Option<usize> {
+        let is_free = |state: &State, get: usize| {
+            let generation = state.generations.get(get).copied().unwrap_or(0);
+            let free = Word::new(Get::Free, generation).bits();
+            self.get_word(get).load(Ordering::Acquire) == free
+        };
+        if let Some(last) = state
+            .used
+            .last()
+            .copied()
+            .filter(|get| is_free(state, *get))
+        {
+            return Some(last);
+        }
+        if let Some(get) = state.free.pop() {
+            state.used.push(get);
+            return Some(get);
+        }
+        let over = state.used.iter().position(|get| is_free(state, *get))?;
+        let get = state.used.remove(over);
+        state.used.push(get);
+        Some(get)
     }
 
     fn get_word(&self, get: usize) -> &AtomicU64 {

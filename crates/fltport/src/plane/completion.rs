@@ -114,10 +114,15 @@ impl HostPlane {
         finished: &mut Vec<Finished>,
     ) -> NtStatus {
         let length = body.length();
-        let found = self.waiters.of_id(id);
-        let Some(ticket) = found.filter(|ticket| self.memory.finish_reply(ticket)) else {
+        let Some(ticket) = self.waiters.of_id(id) else {
             return NtStatus::FLT_NO_WAITER_FOR_REPLY;
         };
+        // Before the word says so: its sender has to know that the lock has the reply.
+        self.memory.quits.set_framed(ticket.waiter, true);
+        if !self.memory.finish_reply(&ticket) {
+            self.memory.quits.set_framed(ticket.waiter, false);
+            return NtStatus::FLT_NO_WAITER_FOR_REPLY;
+        }
         let settled = exchange::settle(ticket.capacity, length, status);
         self.waiters.keep_reply(&ticket, status, body.bytes);
         if self.waiters.elsewhere(ticket.waiter).is_some() {

@@ -13,7 +13,7 @@ use fltport_engine::{NtStatus, limits};
 use super::blocks::{Block, Blocks, client_part, host_part};
 use super::layout::{self, Entry, Record, client_word, host_word};
 use super::waiters::{Released, Waiters};
-use super::waiting::{Memory, Ticket};
+use super::waiting::{Memory, Quit, Quits, Ticket};
 use crate::body::Body;
 use crate::driver::Sender;
 use crate::sync::Ordering;
@@ -27,6 +27,8 @@ pub(crate) struct HostPlane {
     head: u64,
     pub(super) gets: [Known; layout::GETS],
     pub(crate) waiters: Waiters,
+    /// The waiter that was given out last.
+    last_waiter: usize,
     messages: Blocks,
     replies: Blocks,
     kick: u64,
@@ -128,6 +130,7 @@ impl HostPlane {
             head: 0,
             gets: [Known::default(); layout::GETS],
             waiters: Waiters::new(first),
+            last_waiter: 0,
             messages: Blocks::new(layout::MESSAGE_BLOCKS, longest),
             replies: Blocks::new(layout::REPLY_BLOCKS, longest),
             kick: 0,
@@ -161,6 +164,11 @@ impl HostPlane {
             .host
             .store(host_word::HEAD, self.head, Ordering::Release);
         Ok(())
+    }
+
+    /// Entries of the ring that were taken.
+    pub(crate) const fn head(&self) -> u64 {
+        self.head
     }
 
     /// Has the client say when it puts something in the ring, or not. `true`: it has put something there meanwhile.
@@ -254,6 +262,7 @@ impl HostPlane {
         if let Some(block) = ticket.block {
             self.replies.give_back(block);
         }
+        self.memory.quits.set_framed(ticket.waiter, false);
         self.waiters.release(&ticket)
     }
 
@@ -339,9 +348,34 @@ impl HostPlane {
         Ok(block)
     }
 
+    /// Takes a waiter back that its sender has left without the lock. `false`: it has not.
+    fn take_back(&mut self, waiter: usize) -> bool {
+        match self.memory.quits.take(waiter) {
+            Quit::No => return false,
+            Quit::Replied => self.waiters.replied += 1,
+            Quit::TimedOut => self.waiters.timed_out += 1,
+        }
+        if let Some(ticket) = self.waiters.in_use(waiter) {
+            self.release(ticket);
+        }
+        true
+    }
+
+    /// Takes back all waiters that their senders have left without the lock.
+    pub(crate) fn take_all_back(&mut self) {
+        for waiter in 1..self.waiters.used().min(Quits::COUNT) {
+            self.take_back(waiter);
+        }
+    }
+
     /// A waiter, and room for its reply as far as there is: what does not fit comes by a frame.
     pub(super) fn ticket(&mut self, capacity: u32) -> Result<Ticket, NoRoom> {
+        // The one that was used last is warm, and mostly over.
+        if !self.take_back(self.last_waiter) && !self.waiters.has_free() {
+            self.take_all_back();
+        }
         let (waiter, generation, new) = self.waiters.take().ok_or(NoRoom)?;
+        self.last_waiter = waiter;
         let word = layout::waiter_word(waiter);
         if new && sys::fill_memory(self.memory.client.part(word, layout::WAITER)).is_err() {
             self.waiters.give_back(waiter);

@@ -7,11 +7,13 @@
 
 use std::time::Duration;
 
-use crate::sync::{AtomicU64, Instant, Ordering, StaticAtomicU64, start};
+use crate::sync::{Instant, Ordering, StaticAtomicU64, start};
 
 /// Whether a peer with this published pace is worth waiting for awake.
 pub(crate) fn is_quick(pace: u64) -> bool {
-    pace != 0 && pace < QUICK.as_nanos() as u64
+    // A model has no time in which to wait awake.
+    let never = cfg!(all(test, any(loom, shuttle)));
+    !never && pace != 0 && pace < QUICK.as_nanos() as u64
 }
 
 /// Below this a peer is quick: about half of what two wake-ups cost.
@@ -24,9 +26,9 @@ const LIMIT: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// When the span began, in nanoseconds from the start; 0 if it is not being measured.
-    since: AtomicU64,
-    average: AtomicU64,
-    count: AtomicU64,
+    since: StaticAtomicU64,
+    average: StaticAtomicU64,
+    count: StaticAtomicU64,
 }
 
 /// Of spans that are short, one in so many is measured.
@@ -38,9 +40,9 @@ const LONGEST: u64 = 200_000;
 impl Pace {
     pub(crate) const fn new() -> Self {
         Self {
-            since: AtomicU64::new(0),
-            average: AtomicU64::new(0),
-            count: AtomicU64::new(0),
+            since: StaticAtomicU64::new(0),
+            average: StaticAtomicU64::new(0),
+            count: StaticAtomicU64::new(0),
         }
     }
 
@@ -89,6 +91,11 @@ pub(crate) fn home() -> u64 {
     }
 }
 
+/// Whether the other side, whose [`home`] this is, and this one share their only core.
+pub(crate) fn is_here(there: u64) -> bool {
+    there != 0 && there == home()
+}
+
 /// One wait, awake at first if that is worth it.
 #[derive(Debug)]
 pub(crate) struct Spin {
@@ -107,7 +114,7 @@ impl Spin {
             turns: 0,
             until: None,
             place: false,
-            over: !worth || (there != 0 && there == home()),
+            over: !worth || is_here(there),
         }
     }
 
@@ -145,6 +152,36 @@ impl Spin {
         !self.over
     }
 }
+
+/// A wait of a moment, for what is about to happen.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    turns: u32,
+}
+
+impl Patience {
+    /// Lets a moment pass; on a core that both sides share, lets the other side have it. `false`: that is enough.
+    #[inline]
+    pub(crate) fn again(&mut self, there: u64) -> bool {
+        self.turns += 1;
+        if is_here(there) {
+            crate::sync::thread::yield_now();
+            return self.turns <= YIELDS;
+        }
+        std::hint::spin_loop();
+        if self.turns == TURNS {
+            // They may share a core all the same.
+            crate::sync::thread::yield_now();
+        }
+        self.turns <= TURNS
+    }
+}
+
+/// Times that the other side is given a shared core.
+const YIELDS: u32 = 3;
+
+/// Turns that are less than a wake-up by far: some microseconds.
+const TURNS: u32 = 128;
 
 impl Drop for Spin {
     fn drop(&mut self) {

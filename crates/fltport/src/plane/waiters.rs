@@ -146,6 +146,22 @@ impl Waiters {
         Released { call, by_frame }
     }
 
+    /// The ticket of a waiter that is in use.
+    pub(crate) fn in_use(&self, waiter: usize) -> Option<Ticket> {
+        let record = self.records.get(waiter)?;
+        record.live.then(|| record.ticket(waiter))
+    }
+
+    /// Whether a waiter is free that has been used.
+    pub(crate) fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Waiters that have been used.
+    pub(crate) fn used(&self) -> usize {
+        self.records.len()
+    }
+
     /// The ticket of a waiter whose sender no thread waits for.
     pub(crate) fn elsewhere(&self, waiter: usize) -> Option<Ticket> {
         let record = self.records.get(waiter)?;

@@ -12,9 +12,9 @@ use fltport_engine::{Deadline, NtStatus, limits};
 use super::blocks::Block;
 use super::layout::{self, Word, client_word, host_word};
 use super::memory_region::Region;
-use super::spin::{self, Spin};
+use super::spin::{self, Patience, Spin};
 use crate::body::Body;
-use crate::clock;
+use crate::clock::{self, Limit};
 use crate::sync::{AtomicU64, Instant, Ordering, futex};
 
 /// Both pieces of memory at the host, and what ends every wait on them.
@@ -27,6 +27,73 @@ pub(crate) struct Memory {
     life: AtomicU64,
     /// How long the filter takes from a reply to its next message.
     pub(crate) pace: spin::Pace,
+    pub(crate) quits: Quits,
+}
+
+/// Waiters that are over, as their senders leave them without the lock; whoever has that next takes them back. For the first
+/// few waiters, which are all that a few threads ever use.
+#[derive(Debug)]
+pub(crate) struct Quits {
+    /// Written by the sender, then by whoever has the lock.
+    left: [AtomicU64; Self::COUNT],
+    /// Not 0: the reply came by a frame, and only the lock can give it out. Written under the lock.
+    framed: [AtomicU64; Self::COUNT],
+}
+
+/// How a waiter was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quit {
+    /// It is in use, or was left under the lock.
+    No,
+    Replied,
+    TimedOut,
+}
+
+impl Quits {
+    pub(crate) const COUNT: usize = 64;
+
+    fn new() -> Self {
+        Self {
+            left: std::array::from_fn(|_| AtomicU64::new(0)),
+            framed: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// How this waiter was left, which is then forgotten. Under the lock.
+    pub(crate) fn take(&self, waiter: usize) -> Quit {
+        let Some(left) = self.left.get(waiter) else {
+            return Quit::No;
+        };
+        let quit = match left.load(Ordering::Acquire) {
+            1 => Quit::Replied,
+            2 => Quit::TimedOut,
+            _ => return Quit::No,
+        };
+        left.store(0, Ordering::Relaxed);
+        quit
+    }
+
+    /// Leaves a waiter; `false`: that needs the lock.
+    pub(crate) fn leave(&self, waiter: usize, quit: Quit) -> bool {
+        let (Some(left), Some(framed)) = (self.left.get(waiter), self.framed.get(waiter)) else {
+            return false;
+        };
+        let value = match quit {
+            Quit::No => return false,
+            Quit::Replied if framed.load(Ordering::Acquire) != 0 => return false,
+            Quit::Replied => 1,
+            Quit::TimedOut => 2,
+        };
+        left.store(value, Ordering::Release);
+        true
+    }
+
+    /// The reply of this waiter comes by a frame, or does not after all.
+    pub(crate) fn set_framed(&self, waiter: usize, framed: bool) {
+        if let Some(word) = self.framed.get(waiter) {
+            word.store(framed.into(), Ordering::Release);
+        }
+    }
 }
 
 /// A message that a get has taken and whose reply is awaited.
@@ -119,6 +186,7 @@ impl Memory {
             spins,
             life: AtomicU64::new(0),
             pace: spin::Pace::new(),
+            quits: Quits::new(),
         }
     }
 
@@ -136,12 +204,15 @@ impl Memory {
         futex::wake_own(&self.life);
     }
 
-    /// Waits until the reply is there, `deadline`, or the end of the connection. `awake`: the receiver was, when it got
+    /// Waits until the reply is there, `limit`, or the end of the connection. `awake`: the receiver was, when it got
     /// the message, so that the reply may be near.
-    pub(crate) fn wait(&self, ticket: &Ticket, deadline: Deadline, awake: bool) -> End {
+    pub(crate) fn wait(&self, ticket: &Ticket, limit: &mut Limit, awake: bool) -> End {
         let word = self.client.word(layout::waiter_word(ticket.waiter));
         let there = self.client.load(client_word::HOME, Ordering::Relaxed);
-        let mut spin = Spin::new(self.spins && awake && self.is_service_quick(), there);
+        let mut spin = Spin::new(
+            self.spins && awake && !limit.is_poll() && self.is_service_quick(),
+            there,
+        );
         let mut grace = None;
         loop {
             let life = self.life.load(Ordering::SeqCst);
@@ -167,7 +238,7 @@ impl Memory {
             if spin.again() {
                 continue;
             }
-            let left = match left(deadline) {
+            let left = match left(limit.deadline()) {
                 Left::None => match self.give_up(ticket, WaiterStep::Abandon) {
                     Abandoned::Yes => return End::TimedOut,
                     Abandoned::Replied => return End::Replied,
@@ -197,6 +268,22 @@ impl Memory {
                 futex::sleep_either(shared, (&self.life, layout::low(life)), left);
             }
         }
+    }
+
+    /// Waits a moment for the client to put something in the ring: a service that is quick comes back for the next message
+    /// when it has answered the last. `false`: it has not.
+    pub(crate) fn wait_for_entry(&self, head: u64, patience: &mut Patience) -> bool {
+        let there = self.client.load(client_word::HOME, Ordering::Relaxed);
+        // To let it have a core that both share is no spinning.
+        if !self.is_service_quick() || !(self.spins || spin::is_here(there)) {
+            return false;
+        }
+        while patience.again(there) {
+            if self.client.load(client_word::TAIL, Ordering::Acquire) != head {
+                return true;
+            }
+        }
+        false
     }
 
     /// Gives a waiter up by this step, if its reply is not there or claimed.

@@ -3,12 +3,14 @@
 //! Loom's waits have no limit. Here a wait with one comes to it at once, which is one of the orders that a limit allows; the
 //! others are shuttle's, as are models of more than a few steps.
 
-use std::ops::{Deref, DerefMut};
-use std::sync::{LockResult, PoisonError};
+use std::fmt;
+use std::sync::{LockResult, OnceLock};
 use std::time::Duration;
 
-pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::Ordering;
 
+pub(crate) use super::locks::{Mutex, MutexGuard};
+pub(crate) use super::sleepers as futex;
 use super::virtual_time;
 pub(crate) use super::virtual_time::{Instant, start};
 
@@ -17,38 +19,87 @@ pub(crate) fn advance(wait: Duration) {
     virtual_time::set(Instant::now() + wait);
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
-
-#[derive(Debug)]
-pub(crate) struct MutexGuard<'a, T> {
-    mutex: &'a Mutex<T>,
-    guard: loom::sync::MutexGuard<'a, T>,
+/// A word that loom follows from its first use on, so that memory of thousands of words costs those that are used.
+///
+/// Loom takes the first use for the word's making: a model whose threads share a word uses it before they are there, or loom
+/// says that its making is not synchronised.
+///
+/// Loom takes `SeqCst` for `AcqRel`, which allows what no machine does. So here such a store has a fence behind it, and such a
+/// load one before it, which is how compilers make them of machines' instructions.
+pub(crate) struct AtomicU64 {
+    first: u64,
+    word: OnceLock<loom::sync::atomic::AtomicU64>,
 }
 
-impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
+impl AtomicU64 {
+    pub(crate) const fn new(first: u64) -> Self {
+        let word = OnceLock::new();
+        Self { first, word }
     }
 
-    pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(MutexGuard { mutex: self, guard })
+    fn word(&self) -> &loom::sync::atomic::AtomicU64 {
+        let make = || loom::sync::atomic::AtomicU64::new(self.first);
+        self.word.get_or_init(make)
+    }
+
+    pub(crate) fn load(&self, order: Ordering) -> u64 {
+        fence(order);
+        self.word().load(order)
+    }
+
+    pub(crate) fn store(&self, value: u64, order: Ordering) {
+        self.word().store(value, order);
+        fence(order);
+    }
+
+    pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
+        fenced(order, || self.word().swap(value, order))
+    }
+
+    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        fenced(order, || self.word().fetch_add(value, order))
+    }
+
+    pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+        fenced(order, || self.word().fetch_or(value, order))
+    }
+
+    pub(crate) fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        fenced(success, || {
+            self.word().compare_exchange(current, new, success, failure)
+        })
     }
 }
 
-impl<T> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.guard
+impl Default for AtomicU64 {
+    fn default() -> Self {
+        Self::new(0)
     }
 }
 
-impl<T> DerefMut for MutexGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.guard
+impl fmt::Debug for AtomicU64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtomicU64")
     }
+}
+
+fn fence(order: Ordering) {
+    if order == Ordering::SeqCst {
+        loom::sync::atomic::fence(order);
+    }
+}
+
+fn fenced<R>(order: Ordering, step: impl FnOnce() -> R) -> R {
+    fence(order);
+    let result = step();
+    fence(order);
+    result
 }
 
 #[derive(Debug, Default)]
@@ -77,9 +128,7 @@ impl Condvar {
     }
 
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
-        let MutexGuard { mutex, guard } = guard;
-        let guard = self.0.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        Ok(MutexGuard { mutex, guard })
+        Ok(guard.wait(|guard| self.0.wait(guard)))
     }
 
     pub(crate) fn wait_timeout<'a, T>(
@@ -87,10 +136,7 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         _: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        let mutex = guard.mutex;
-        drop(guard);
-        loom::thread::yield_now();
-        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guard, ()) = guard.released(loom::thread::yield_now);
         Ok((guard, WaitTimeoutResult))
     }
 }

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LockResult, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,8 @@ use shuttle::rand::Rng as _;
 
 pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use super::locks::{Mutex, MutexGuard};
+pub(crate) use super::sleepers as futex;
 use super::virtual_time;
 pub(crate) use super::virtual_time::{Instant, start};
 
@@ -128,40 +129,6 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
-
-#[derive(Debug)]
-pub(crate) struct MutexGuard<'a, T> {
-    mutex: &'a Mutex<T>,
-    guard: shuttle::sync::MutexGuard<'a, T>,
-}
-
-impl<T> Mutex<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self(shuttle::sync::Mutex::new(value))
-    }
-
-    pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(MutexGuard { mutex: self, guard })
-    }
-}
-
-impl<T> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.guard
-    }
-}
-
-impl<T> DerefMut for MutexGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.guard
-    }
-}
-
 type Waiters = Arc<std::sync::Mutex<VecDeque<Arc<Bed>>>>;
 
 #[derive(Debug, Default)]
@@ -223,7 +190,6 @@ impl Condvar {
     ) -> (MutexGuard<'a, T>, bool) {
         let bed = Bed::new();
         lock(&self.waiters).push_back(Arc::clone(&bed));
-        let MutexGuard { mutex, guard } = guard;
         let (waiters, late) = (Arc::clone(&self.waiters), Arc::clone(&bed));
         // A wait whose time has come takes no notice that is meant for another.
         let leave = move || lock(&waiters).retain(|other| !Arc::ptr_eq(other, &late));
@@ -232,12 +198,14 @@ impl Condvar {
             alarm();
             ringing.permits.release(1);
         };
-        let woken = until(end, wake, || {
-            drop(guard);
-            bed.sleep(end)
-        });
-        leave();
-        (mutex.lock().unwrap_or_else(PoisonError::into_inner), woken)
+        let sleep = |guard: MutexGuard<'a, T>| {
+            guard.released(|| {
+                let woken = bed.sleep(end);
+                leave();
+                woken
+            })
+        };
+        until(end, wake, || sleep(guard))
     }
 }
 

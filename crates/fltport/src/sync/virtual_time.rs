@@ -28,6 +28,10 @@ impl Instant {
         self.0.checked_add(wait).map(Self)
     }
 
+    pub(crate) fn checked_sub(self, wait: Duration) -> Option<Self> {
+        self.0.checked_sub(wait).map(Self)
+    }
+
     pub(crate) const fn saturating_duration_since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use fltport_engine::PortName;
 
+pub(crate) use super::no_memory::{fill_memory, make_memory, open_memory};
+use crate::client_driver::Connection;
 use crate::error::{ConnectError, ListenError};
 use crate::link::{ClientLink, Received, Sent};
 use crate::port::Shared;
+pub(crate) use crate::sync::sleepers as futex;
 
 /// No open file can travel.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,26 @@ pub(crate) const fn check_attachment(file: &Attachment) -> bool {
 /// No user ids: everybody is the host's user.
 pub(crate) const fn host_uid() -> u32 {
     0
+}
+
+/// Nobody notices a host's death but by its packets, of which there are none.
+pub(crate) const fn watch(_: &Arc<Connection>) -> bool {
+    false
+}
+
+/// A clock of this process.
+pub(crate) fn monotonic_nanos() -> u64 {
+    u64::try_from(crate::sync::start().elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The same: there is no cheaper one.
+pub(crate) fn coarse_nanos() -> u64 {
+    monotonic_nanos()
+}
+
+/// Nobody knows.
+pub(crate) const fn only_core() -> Option<u64> {
+    None
 }
 
 /// No port directory.
@@ -77,6 +100,9 @@ impl ClientLink for Socket {
         match *self {}
     }
     fn close(&self) {
+        match *self {}
+    }
+    fn carries_memory(&self) -> bool {
         match *self {}
     }
 }

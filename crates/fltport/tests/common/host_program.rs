@@ -46,6 +46,13 @@ struct Counts {
     open: bool,
 }
 
+/// How a question is asked: by a thread that waits and takes so many bytes, or by one that is called.
+#[derive(Clone, Copy)]
+enum Way {
+    Waits(u32),
+    Calls,
+}
+
 /// A connection's cookie.
 struct Cookie {
     port: ClientPort,
@@ -113,17 +120,30 @@ impl Program {
         port: &ClientPort,
         bytes: &[u8],
         wait: Timeout,
+        way: Way,
     ) -> Result<fltport::Reply, SendError> {
         self.counts().pending += 1;
-        let result = port.ask(bytes, 64, wait);
+        let result = match way {
+            Way::Waits(capacity) => port.ask(bytes, capacity, wait),
+            Way::Calls => {
+                let (sender, ended) = std::sync::mpsc::channel();
+                let pending = port.ask_then(bytes, 64, wait, move |result| {
+                    sender.send(result).unwrap();
+                });
+                let result = ended.recv().unwrap();
+                drop(pending);
+                // Told once.
+                assert!(ended.recv().is_err());
+                result
+            }
+        };
         self.counts().pending -= 1;
         result
     }
 
-    /// What becomes of a question of so many bytes in so many milliseconds.
-    fn ask_in_words(&self, port: &ClientPort, bytes: usize, wait: usize) -> String {
-        let wait = Timeout::after(Duration::from_millis(wait as u64));
-        match self.ask(port, &vec![7; bytes], wait) {
+    /// What becomes of a question of so many bytes.
+    fn ask_in_words(&self, port: &ClientPort, bytes: usize, wait: Timeout, way: Way) -> String {
+        match self.ask(port, &vec![7; bytes], wait, way) {
             Ok(reply) => String::from_utf8_lossy(&reply.bytes).into_owned(),
             Err(error) => error.to_string(),
         }
@@ -139,7 +159,7 @@ impl Program {
                 counts.asked
             };
             let id = format!("{asker}.{number}");
-            let word = match self.ask(port, id.as_bytes(), LONG) {
+            let word = match self.ask(port, id.as_bytes(), LONG, Way::Waits(64)) {
                 Ok(reply) if reply.bytes == id.as_bytes() => format!("got {id}"),
                 // The client dropped the message.
                 Ok(reply) if reply.status == NtStatus::CANCELLED => format!("none {id}"),
@@ -157,6 +177,11 @@ impl Program {
     /// What a request asks for, if it is one of these.
     fn command(&self, cookie: &Cookie, caller: Caller, words: &[&str]) -> Option<String> {
         let number = |at: usize| words[at].parse::<usize>().unwrap();
+        let wait = |at: usize| match words[at] {
+            "never" => Timeout::Never,
+            millis => Timeout::after(Duration::from_millis(millis.parse().unwrap())),
+        };
+        let ask = |port: &ClientPort, way| self.ask_in_words(port, number(1), wait(2), way);
         Some(match words {
             ["state"] => self.counts().text(),
             ["words"] => std::mem::take(&mut self.counts().words).join(" "),
@@ -180,12 +205,19 @@ impl Program {
                 String::new()
             }
             ["who"] => caller.pid.to_string(),
-            ["ask", _, _] => self.ask_in_words(&cookie.port, number(1), number(2)),
-            ["each", _, _] => {
+            ["info"] => format!("{:?}", cookie.port.info()),
+            ["ask", _, _] => ask(&cookie.port, Way::Waits(64)),
+            ["ask", _, _, capacity] => ask(&cookie.port, Way::Waits(capacity.parse().unwrap())),
+            ["then", _, _] => ask(&cookie.port, Way::Calls),
+            ["each" | "each-then", _, _] => {
+                let way = match words[0] {
+                    "each" => Way::Waits(64),
+                    _ => Way::Calls,
+                };
                 let mut others = self.counts().live.clone();
                 others.remove(&cookie.id);
                 let answers = others.values();
-                let answers = answers.map(|port| self.ask_in_words(port, number(1), number(2)));
+                let answers = answers.map(|port| ask(port, way));
                 answers.collect::<Vec<_>>().join("\n")
             }
             _ => return None,

@@ -1,7 +1,9 @@
 //! Linux: one SOCK_SEQPACKET connection for each client, port names as sockets in a directory.
 
 mod directory;
+#[cfg(not(any(miri, all(test, any(loom, shuttle)))))]
 pub(crate) mod futex;
+#[cfg(not(any(miri, all(test, any(loom, shuttle)))))]
 mod memory_plane;
 mod peer;
 mod peer_packet;
@@ -16,6 +18,7 @@ use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 
 pub use directory::PortEntry;
 pub(crate) use directory::{Directory, list};
+#[cfg(not(any(miri, all(test, any(loom, shuttle)))))]
 pub(crate) use memory_plane::{fill as fill_memory, make as make_memory, open as open_memory};
 #[cfg(feature = "tokio")]
 pub(crate) use peer::{Polled, register};
@@ -41,7 +44,16 @@ pub(crate) fn check_attachment(file: &Attachment) -> bool {
 
 /// The system's monotonic clock, in nanoseconds.
 pub(crate) fn monotonic_nanos() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    nanos(rustix::time::ClockId::Monotonic)
+}
+
+/// The same clock as it was at its last tick, some milliseconds ago at most.
+pub(crate) fn coarse_nanos() -> u64 {
+    nanos(rustix::time::ClockId::MonotonicCoarse)
+}
+
+fn nanos(clock: rustix::time::ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
