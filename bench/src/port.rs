@@ -1,6 +1,7 @@
 //! Ports, as their users see them: what is measured here is what everything else is compared with. One short function
 //! for each way of using a port.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -78,24 +79,26 @@ impl Host {
     fn window(&self, context: &Context) -> Result<Figures> {
         let capacity = u32::try_from(context.spec.size)?;
         let payload = vec![7u8; context.spec.size];
+        let mut reply = payload.clone();
         let clock = context.clock;
-        let (sender, ends) = mpsc::channel();
         let ask = || {
-            let (begin, sender) = (clock.now(), sender.clone());
-            let pending = self.port.ask_then(&payload, capacity, LIMIT, move |reply| {
-                sender.send((begin, clock.now(), reply.map(drop))).ok();
-            });
-            drop(pending);
+            let begin = clock.now();
+            let asked = self.port.begin_ask(&payload, capacity, LIMIT)?;
+            anyhow::Ok((begin, asked))
         };
         let mut meter = Meter::new(&context.spec, clock, self.other.pid());
-        (0..context.spec.window).for_each(|_| ask());
+        let mut under_way = VecDeque::with_capacity(context.spec.window);
+        for _ in 0..context.spec.window {
+            under_way.push_back(ask()?);
+        }
         loop {
-            let (begin, end, reply) = ends.recv_timeout(PATIENCE)?;
-            reply?;
-            if !meter.record(begin, end) {
+            let (begin, asked) = under_way.pop_front().context("nothing is under way")?;
+            let (_, length) = asked.wait_into(&mut reply)?;
+            ensure!(length == payload.len(), "a reply too short");
+            if !meter.record(begin, clock.now()) {
                 return meter.finish();
             }
-            ask();
+            under_way.push_back(ask()?);
         }
     }
 
@@ -131,10 +134,13 @@ pub fn answer(answer: &Answer) -> Result<()> {
         "port-tokio" => echo_tokio(client),
         "port-notify" => take(&client),
         _ => std::thread::scope(|scope| {
+            // As many gets as messages can be under way, shared out among the threads.
+            let ahead = (spec.window / spec.receivers.max(1)).max(1);
+            let client = &client;
             for _ in 1..spec.receivers {
-                scope.spawn(|| echo(&client));
+                scope.spawn(move || echo(client, ahead));
             }
-            echo(&client)
+            echo(client, ahead)
         }),
     }
 }
@@ -153,22 +159,35 @@ pub fn client(directory: &str, spin: bool) -> Result<Client> {
 }
 
 /// A receiving thread: replies with what it got.
-fn echo(client: &Client) -> Result<()> {
+fn echo(client: &Client, ahead: usize) -> Result<()> {
     let mut payload = Vec::new();
-    loop {
-        let message = client.next_message()?;
+    if ahead == 1 {
+        while let Ok(message) = client.next_message() {
+            payload.clear();
+            payload.extend_from_slice(message.payload());
+            message.reply(&payload)?;
+        }
+        return Ok(());
+    }
+    for message in client.messages(ahead) {
+        let message = message?;
         payload.clear();
         payload.extend_from_slice(message.payload());
         message.reply(&payload)?;
     }
+    Ok(())
 }
 
 /// A receiving thread that has nothing to say.
 fn take(client: &Client) -> Result<()> {
-    loop {
-        drop(client.next_message()?);
+    for message in client.messages(AHEAD) {
+        drop(message?);
     }
+    Ok(())
 }
+
+/// Gets that a receiver of messages without replies posts ahead.
+const AHEAD: usize = 16;
 
 /// The same as [`echo`] as a task.
 fn echo_tokio(client: Client) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::client_call::Ended;
 use crate::client_driver::Connection;
 use crate::error::{CallError, ConnectError};
 use crate::message::Message;
+use crate::messages::Messages;
 use crate::posted::PostedGet;
 use crate::sync::Instant;
 use crate::sys;
@@ -144,7 +145,11 @@ impl Client {
     /// [`CallError::TooSmall`] if the message that came is longer; it is not lost and waits for a bigger get.
     #[doc(alias = "FilterGetMessage")]
     pub fn get(&self, size: u32) -> Result<Message, CallError> {
-        self.post_get(size).wait()
+        match self.connection.next_in_memory(size) {
+            Ok(message) => Ok(message),
+            Err(Some(slot)) => PostedGet::in_memory(&self.connection, size, slot).wait(),
+            Err(None) => self.post_get(size).wait(),
+        }
     }
 
     /// Posts a get of `size` bytes, header of 16 bytes included, and returns once the host can see it. Any number may be posted; each takes
@@ -153,6 +158,26 @@ impl Client {
     pub fn post_get(&self, size: u32) -> PostedGet {
         self.connection.attach(|| Instant::now() + ATTACH);
         PostedGet::new(&self.connection, size, false).leave()
+    }
+
+    /// The messages one after the other, with `ahead` gets posted at a time: a filter that sends several at once finds a get
+    /// for each and need not wait for this thread to come back. For a thread that answers each message in order; several
+    /// threads may have one each.
+    ///
+    /// ```no_run
+    /// # let client = fltport::Client::connect(r"\ScannerPort", b"")?;
+    /// for message in client.messages(16) {
+    ///     message?.reply(b"clean")?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn messages(&self, ahead: usize) -> Messages<'_> {
+        Messages::new(self, ahead)
+    }
+
+    /// Posts a get for a message of any length.
+    pub(crate) fn post_whole(&self) -> PostedGet {
+        self.post_get(self.whole_message())
     }
 
     /// The next message, if one comes within `wait`. Afterwards no get is left behind.

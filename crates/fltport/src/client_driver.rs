@@ -248,10 +248,10 @@ impl Connection {
             if let Some(get) = books.place(message) {
                 books.lent.remove(&get);
                 books.engine.cancel_get(get);
-            } else {
-                books.mail.stir(false);
             }
+            // Before anybody is woken who looks at it.
             self.memory.set_kept(books.ready_count());
+            books.mail.stir(false);
         });
         self.memory.nudge();
     }

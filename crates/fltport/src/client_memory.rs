@@ -15,6 +15,7 @@ use fltport_engine::wire::ToHost;
 use crate::client_books::Mail;
 use crate::client_call::{Call, Delivered, Ended, Until};
 use crate::client_driver::Connection;
+use crate::message::Message;
 use crate::plane::blocks::{client_part, host_part};
 use crate::plane::client::{ClientPlane, Replied, Slot, Taken, Tell, Woken};
 use crate::plane::layout;
@@ -234,6 +235,25 @@ impl Connection {
         Some(slot)
     }
 
+    /// Posts a get in memory and waits for its message, with nothing between. `None`: that is not how it ended, or not where
+    /// it is posted, and the long way tells.
+    pub(crate) fn next_in_memory(self: &Arc<Self>, size: u32) -> Result<Message, Option<Slot>> {
+        if self.memory.has_kept() {
+            return Err(None);
+        }
+        let slot = self.post_slot(size, false).ok_or(None)?;
+        let plane = self.memory.plane.get().ok_or(None)?;
+        // Once more: whoever keeps a message makes those look that are posted by then.
+        if self.memory.has_kept() || plane.wait(slot, None) != Woken::Over {
+            return Err(Some(slot));
+        }
+        let mut message = Message::empty(self);
+        if plane.take_message(slot, &mut message) {
+            return Ok(message);
+        }
+        Err(Some(slot))
+    }
+
     /// Waits until a get in memory has ended; `None` when `deadline` came first.
     pub(crate) fn wait_slot(
         &self,
@@ -242,15 +262,17 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Option<Ended> {
         let plane = self.memory.plane.get()?;
+        // What has happened since the get was posted, or was found by somebody who waited in it before.
+        let mut ended = self.look_around(slot, size);
         loop {
-            let ended = match plane.wait(slot, deadline) {
+            if ended.is_some() {
+                return ended;
+            }
+            ended = match plane.wait(slot, deadline) {
                 Woken::Over => self.take_slot(slot),
                 Woken::Nudged | Woken::Ended => self.look_around(slot, size),
                 Woken::Late => return self.look_around(slot, size),
             };
-            if ended.is_some() {
-                return ended;
-            }
         }
     }
 
@@ -309,19 +331,25 @@ impl Connection {
 
     /// Something has happened on this side that may end a get.
     pub(crate) fn look_around(&self, slot: Slot, size: u32) -> Option<Ended> {
-        let call = Call::default();
-        let mut books = self.books();
-        let over = books.closed_here || books.engine.state() != State::Connected;
-        let served = !over && books.serve_from_ready(size, &call);
-        self.memory.set_kept(books.ready_count());
-        drop(books);
-        if !over && !self.memory.has_ended() && !served {
+        if !self.memory.has_kept() && !self.memory.has_ended() {
             return self.take_slot(slot);
         }
-        // A message that came all the same is for another get.
+        let call = Call::default();
+        let mut books = self.books();
+        let closed_here = books.closed_here;
+        let over =
+            closed_here || books.engine.state() != State::Connected || self.memory.has_ended();
+        let served = !closed_here && books.serve_from_ready(size, &call);
+        self.memory.set_kept(books.ready_count());
+        drop(books);
+        if !over && !served {
+            return self.take_slot(slot);
+        }
         match (served, self.withdraw_slot(slot)) {
+            // A message that came all the same is for another get.
             (true, Some(Ended::Message(message))) => self.keep(message),
-            (false, Some(ended @ Ended::Message(_))) if !over => return Some(ended),
+            // It was delivered, whatever has happened since.
+            (false, Some(ended @ Ended::Message(_))) if !closed_here => return Some(ended),
             _ => {}
         }
         Some(
@@ -336,11 +364,12 @@ impl Connection {
     pub(crate) fn wake_on_ring(
         &self,
         slot: Slot,
+        size: u32,
         waker: &std::task::Waker,
     ) -> std::task::Poll<Ended> {
         let get = ClientPlane::token(slot);
         self.books().mail.wakers.insert(get, waker.clone());
-        self.take_slot(slot)
+        self.look_around(slot, size)
             .map_or(std::task::Poll::Pending, std::task::Poll::Ready)
     }
 

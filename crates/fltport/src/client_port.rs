@@ -9,6 +9,7 @@ use fltport_engine::connection::State;
 use fltport_engine::output::{Outcome, SendKey};
 use fltport_engine::{NtStatus, Timeout};
 
+use crate::begun::BegunAsk;
 use crate::body::{Body, Reply};
 use crate::clock::Limit;
 use crate::driver::{Core, Outgoing, Sender};
@@ -158,27 +159,45 @@ impl ClientPort {
     ) -> Result<(NtStatus, usize), SendError> {
         let capacity = u32::try_from(reply.len()).unwrap_or(u32::MAX);
         let outcome = self.wait(&message.into(), Some(capacity), timeout, Some(&mut *reply))?;
-        match outcome {
-            // It came through memory, and is there.
-            Outcome::Replied {
-                status,
-                reply: body,
-                copied,
-            } if body.bytes.is_empty() && !body.cut => {
-                let copied = usize::try_from(copied).unwrap_or(usize::MAX);
-                Ok((status, copied.min(reply.len())))
-            }
-            outcome => {
-                let result = finish(outcome);
-                if let Ok(came) | Err(SendError::ReplyTooLong(came)) = &result {
-                    reply
-                        .iter_mut()
-                        .zip(&came.bytes)
-                        .for_each(|(to, from)| *to = *from);
-                }
-                result.map(|came| (came.status, came.bytes.len()))
-            }
+        finish_into(outcome, reply)
+    }
+
+    /// Begins [`Self::ask`] and returns when a get has taken the message, or when none is posted: one thread can have several
+    /// under way, and waits for each when it wants its reply.
+    ///
+    /// ```
+    /// # fn run(port: &fltport::ClientPort) -> Result<(), fltport::SendError> {
+    /// use fltport::Timeout;
+    ///
+    /// let first = port.begin_ask(b"one?", 16, Timeout::Never)?;
+    /// let second = port.begin_ask(b"two?", 16, Timeout::Never)?;
+    /// let (one, two) = (first.wait()?, second.wait()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendError::BadAttachment`]; others come from [`BegunAsk::wait`].
+    pub fn begin_ask<'a>(
+        &self,
+        message: impl Into<Outbound<'a>>,
+        capacity: u32,
+        timeout: Timeout,
+    ) -> Result<BegunAsk, SendError> {
+        let message = message.into();
+        check(&message)?;
+        let mut limit = Limit::from(timeout);
+        let (reply, file) = (Some(capacity), message.attachment.as_ref());
+        let core = Arc::clone(&self.core);
+        if let Some(direct) = core.send_at_once(message.bytes, file, reply, limit) {
+            return Ok(BegunAsk::from((core, direct, limit)));
         }
+        // From here on, and not from the wait on.
+        limit.deadline();
+        let slot = Arc::new(Slot::default());
+        let outgoing = prepare(&message, reply, timeout);
+        let key = core.send(outgoing, Sender::Waits(Arc::clone(&slot)));
+        Ok(BegunAsk::waiting(core, slot, key, limit))
     }
 
     /// Starts [`Self::ask`] and returns at once. `done` is called exactly once, on whichever thread learns of the end,
@@ -381,7 +400,33 @@ fn prepare(message: &Outbound<'_>, reply: Option<u32>, timeout: Timeout) -> Outg
     }
 }
 
-fn finish(outcome: Outcome<Body>) -> Result<Reply, SendError> {
+/// The end of a send whose reply goes to `reply`, unless it is there already.
+pub(crate) fn finish_into(
+    outcome: Outcome<Body>,
+    reply: &mut [u8],
+) -> Result<(NtStatus, usize), SendError> {
+    match outcome {
+        // It came through memory, and is there.
+        Outcome::Replied {
+            status,
+            reply: body,
+            copied,
+        } if body.bytes.is_empty() && !body.cut => {
+            let copied = usize::try_from(copied).unwrap_or(usize::MAX);
+            Ok((status, copied.min(reply.len())))
+        }
+        outcome => {
+            let result = finish(outcome);
+            if let Ok(came) | Err(SendError::ReplyTooLong(came)) = &result {
+                let bytes = reply.iter_mut().zip(&came.bytes);
+                bytes.for_each(|(to, from)| *to = *from);
+            }
+            result.map(|came| (came.status, came.bytes.len()))
+        }
+    }
+}
+
+pub(crate) fn finish(outcome: Outcome<Body>) -> Result<Reply, SendError> {
     match outcome {
         Outcome::Delivered => Ok(Reply {
             status: NtStatus::SUCCESS,

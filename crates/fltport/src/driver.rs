@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use fltport_engine::connection::{Connection, State, Violation};
 use fltport_engine::output::{Outcome, Output, RequestKey, SendKey};
@@ -21,6 +21,7 @@ use crate::plane::completion::Finished;
 use crate::plane::delivery::Words;
 use crate::plane::host::HostPlane;
 use crate::plane::layout;
+use crate::plane::waiting::Memory;
 use crate::slot::Slot;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::Attachment;
@@ -88,6 +89,8 @@ pub(crate) struct Core {
     id: u64,
     pub(crate) max_message: u32,
     cookie: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    /// Of questions, once the client has asked for it: senders use it without the lock.
+    memory: OnceLock<Arc<Memory>>,
 }
 
 #[derive(Debug)]
@@ -139,6 +142,7 @@ impl Core {
             id,
             max_message,
             cookie: Mutex::new(None),
+            memory: OnceLock::new(),
         }
     }
 
@@ -353,6 +357,15 @@ impl Core {
 
     pub(crate) const fn max_message(&self) -> u32 {
         self.max_message
+    }
+
+    /// The memory of questions, if there is or was some.
+    pub(crate) fn memory(&self) -> Option<&Memory> {
+        self.memory.get().map(|memory| &**memory)
+    }
+
+    pub(crate) fn set_memory(&self, memory: &Arc<Memory>) {
+        self.memory.set(Arc::clone(memory)).ok();
     }
 
     /// State, sends waiting and outstanding, gets posted, what has happened.

@@ -38,14 +38,13 @@ pub(crate) enum Direct {
 enum Tried {
     Sent(Direct),
     /// Nobody waits for a message, and nobody else waits with one. So many entries of the ring have been seen.
-    NoGet(Arc<Memory>, u64),
+    NoGet(u64),
     LongWay,
 }
 
 /// A message whose reply is awaited at a word.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) memory: Arc<Memory>,
     pub(crate) ticket: Ticket,
     /// The receiver was awake when it got the message.
     pub(crate) awake: bool,
@@ -77,12 +76,12 @@ impl Core {
         loop {
             match self.try_send(bytes, file, reply, limit) {
                 Tried::Sent(sent) => return Some(sent),
-                Tried::NoGet(memory, head) if !limit.is_poll() => {
-                    if !memory.wait_for_entry(head, &mut patience) {
+                Tried::NoGet(head) if !limit.is_poll() => {
+                    if !self.memory()?.wait_for_entry(head, &mut patience) {
                         return None;
                     }
                 }
-                Tried::NoGet(..) | Tried::LongWay => return None,
+                Tried::NoGet(_) | Tried::LongWay => return None,
             }
         }
     }
@@ -97,6 +96,9 @@ impl Core {
         let Ok(length) = u32::try_from(bytes.len()) else {
             return Tried::LongWay;
         };
+        let Some(memory) = self.memory() else {
+            return Tried::LongWay;
+        };
         let mut inner = self.lock();
         loop {
             let Inner { engine, plane, .. } = &mut *inner;
@@ -109,7 +111,7 @@ impl Core {
             }
             let Some((token, size)) = engine.take_get(length, reply) else {
                 if engine.posted() == 0 && !engine.has_waiting() {
-                    return Tried::NoGet(Arc::clone(&plane.memory), plane.head());
+                    return Tried::NoGet(plane.head());
                 }
                 return Tried::LongWay;
             };
@@ -119,7 +121,6 @@ impl Core {
             };
             // Before anybody can know of it.
             plane.delivered += 1;
-            let memory = Arc::clone(&plane.memory);
             drop(inner);
             if let Some(pace) = memory.pace.end() {
                 memory.host.store(host_word::PACE, pace, Ordering::Relaxed);
@@ -142,11 +143,8 @@ impl Core {
             let Some(ticket) = reserved.ticket.take() else {
                 return Tried::Sent(Direct::Delivered);
             };
-            return Tried::Sent(Direct::Asked(Asked {
-                memory,
-                ticket,
-                awake: awake && !bell,
-            }));
+            let awake = awake && !bell;
+            return Tried::Sent(Direct::Asked(Asked { ticket, awake }));
         }
     }
 
@@ -158,14 +156,13 @@ impl Core {
         mut limit: Limit,
         into: Option<&mut [u8]>,
     ) -> Outcome<Body> {
-        let Asked {
-            memory,
-            ticket,
-            awake,
-        } = asked;
+        let Asked { ticket, awake } = asked;
+        let Some(memory) = self.memory() else {
+            return Outcome::Disconnected { delivered: true };
+        };
         let end = memory.wait(&ticket, &mut limit, awake);
         if end != End::Replied {
-            return self.no_reply(&memory, ticket, end);
+            return self.no_reply(memory, ticket, end);
         }
         memory.pace.begin();
         let capacity = ticket.capacity;
@@ -198,7 +195,8 @@ impl Core {
 
     /// Gives up a message whose reply nobody waits for any more.
     pub(crate) fn forget_reply(self: &Arc<Self>, asked: Asked) {
-        let Asked { memory, ticket, .. } = asked;
+        let Asked { ticket, .. } = asked;
+        let Some(memory) = self.memory() else { return };
         memory.give_up(&ticket, WaiterStep::End);
         if let Some(plane) = self.lock().plane.on() {
             plane.release(ticket);
@@ -254,6 +252,7 @@ impl Core {
             Some((plane, files)) => {
                 let first_id = plane.first_id;
                 inner.engine.handle_link_matches(layout::FRAMED_IDS);
+                self.set_memory(&plane.memory);
                 inner.plane = Plane::On(Box::new(plane));
                 (NtStatus::SUCCESS, first_id, files.map(Arc::new).into())
             }

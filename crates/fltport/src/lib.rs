@@ -30,6 +30,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod begun;
 mod body;
 mod client;
 mod client_books;
@@ -46,6 +47,7 @@ mod frames;
 mod link;
 mod memory;
 mod message;
+mod messages;
 #[cfg(test)]
 mod models;
 mod payload;
@@ -62,6 +64,7 @@ mod timer;
 #[cfg(all(feature = "tokio", target_os = "linux"))]
 pub mod tokio;
 
+pub use begun::BegunAsk;
 pub use body::{Caller, Reply};
 pub use client::{Client, Connector};
 pub use client_port::{Asking, ClientPort, ConnectionInfo, Outbound, Pending};
@@ -70,6 +73,7 @@ pub use fltport_engine::server::{Access, Credentials};
 pub use fltport_engine::wire::MessageHeader;
 pub use fltport_engine::{HResult, NameError, NtStatus, PortName, Timeout, WallTime, limits};
 pub use message::Message;
+pub use messages::Messages;
 pub use peer::Peer;
 pub use port::{Builder, PortHandler, Refusal, ServerPort};
 pub use posted::PostedGet;

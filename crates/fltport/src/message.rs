@@ -44,6 +44,33 @@ impl Message {
         }
     }
 
+    /// Nothing yet, and no obligation.
+    #[inline]
+    pub(crate) fn empty(connection: &Arc<Connection>) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            header: MessageHeader::new(0, 0),
+            payload: Payload::empty(),
+            attachment: None,
+            deadline: None,
+            owes_reply: false,
+        }
+    }
+
+    /// Makes it this message, whose payload is what `copy` puts there.
+    #[inline]
+    pub(crate) fn fill(
+        &mut self,
+        header: MessageHeader,
+        deadline: u64,
+        payload: impl FnOnce(&mut Payload),
+    ) {
+        self.header = header;
+        self.owes_reply = header.reply_length != 0;
+        self.deadline = (deadline != 0).then_some(Until::Nanos(deadline));
+        payload(&mut self.payload);
+    }
+
     /// The payload, without the header.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

@@ -5,8 +5,13 @@
 //! preemptions; shuttle takes whole ports, and draws orders. Sockets and what is below them are not modelled: no checker
 //! sees into the kernel. `docs/testing.md` has the table.
 
+mod bare_core;
+
 #[cfg(not(any(loom, shuttle)))]
 mod heap;
+
+mod memory_gets;
+mod memory_replies;
 
 #[cfg(loom)]
 mod parts;

@@ -23,14 +23,18 @@ pub(crate) struct Spare {
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Bytes that need no buffer: a header's worth less than what a cache line pair holds.
-const SHORT: usize = 112;
+/// Bytes that need no buffer, and that are moved about with the message.
+const SHORT: usize = 64;
 
 /// Buffers that are kept, and the longest of them: a service has a few messages at a time.
 const KEPT: usize = 16;
 const KEPT_BYTES: usize = 128 << 10;
 
 impl Payload {
+    pub(crate) const fn empty() -> Self {
+        Self::Short(0, [0; SHORT])
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Short(length, bytes) => bytes.get(..usize::from(*length)).unwrap_or_default(),
@@ -54,11 +58,18 @@ impl From<Vec<u8>> for Payload {
 }
 
 impl Spare {
-    /// Room for `length` bytes, whatever they are.
-    pub(crate) fn take(self: &Arc<Self>, length: usize) -> Payload {
-        if length <= SHORT {
-            return Payload::Short(u8::try_from(length).unwrap_or(0), [0; SHORT]);
+    /// Makes `payload`, which is empty, room for `length` bytes, whatever they are.
+    #[inline]
+    pub(crate) fn give(self: &Arc<Self>, length: usize, payload: &mut Payload) {
+        match payload {
+            Payload::Short(short, _) if length <= SHORT => {
+                *short = u8::try_from(length).unwrap_or(0)
+            }
+            _ => *payload = self.long(length),
         }
+    }
+
+    fn long(self: &Arc<Self>, length: usize) -> Payload {
         let mut bytes = self.buffers().pop().unwrap_or_default();
         bytes.resize(length, 0);
         let home = Arc::downgrade(self);

@@ -43,6 +43,16 @@ impl PostedGet {
         }
     }
 
+    /// A get that is posted in memory.
+    pub(crate) fn in_memory(connection: &Arc<Connection>, size: u32, slot: Slot) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            at: At::Memory(slot),
+            size,
+            over: false,
+        }
+    }
+
     /// The get, once the host can see it.
     pub(crate) fn leave(self) -> Self {
         if matches!(self.at, At::Host(..)) {

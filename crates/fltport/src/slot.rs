@@ -39,6 +39,14 @@ impl Slot {
         self.tell(News::Delivered(asked));
     }
 
+    /// The news, if there is some.
+    pub(crate) fn take(&self) -> Option<News> {
+        self.news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
     fn tell(&self, news: News) {
         *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
         self.ended.notify_one();

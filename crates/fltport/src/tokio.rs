@@ -56,10 +56,11 @@ impl Client {
         let ended = match get.at() {
             At::Host(call, _) => self.ended(|context| call.poll(context)).await,
             At::Memory(slot) => {
-                let (slot, connection) = (*slot, self.client.connection());
+                let (slot, size) = (*slot, self.client.whole_message());
+                let connection = self.client.connection();
                 self.ended(|context| match get.look() {
                     Some(ended) => Poll::Ready(ended),
-                    None => connection.wake_on_ring(slot, context.waker()),
+                    None => connection.wake_on_ring(slot, size, context.waker()),
                 })
                 .await
             }

@@ -17,11 +17,18 @@ use crate::sync::thread::{self, spawn};
 use crate::sync::{self, AtomicU64, Condvar, Mutex, Ordering};
 
 /// Tries the model in all orders, or in all with up to so many preemptions; `LOOM_MAX_PREEMPTIONS` asks for another number.
+/// With `--nocapture` the test says how many there are.
 pub(super) fn exhaust(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(preemptions);
     builder.max_branches = 10_000;
-    builder.check(model);
+    let orders = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&orders);
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    println!("{} orders", orders.load(Ordering::Relaxed));
 }
 
 fn replied() -> Outcome<Body> {

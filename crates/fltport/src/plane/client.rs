@@ -12,6 +12,7 @@ use fltport_engine::wire::MessageHeader;
 use super::layout::{self, At, Entry, Place, Record, Word, client_word, host_word};
 use super::memory_region::Region;
 use super::spin::{self, Spin};
+use crate::message::Message;
 use crate::payload::{Payload, Spare};
 use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, futex};
 
@@ -179,7 +180,11 @@ impl ClientPlane {
     pub(crate) fn wait(&self, slot: Slot, deadline: Option<Instant>) -> Woken {
         let word = self.get_word(slot.get);
         let there = self.host.load(host_word::HOME, Ordering::Relaxed);
-        let mut spin = Spin::new(self.is_worth_spinning(), there);
+        let mut spin = Spin::new(
+            self.is_worth_spinning() && !spin::is_here(there),
+            self.client.word(client_word::CORE),
+            self.host.word(host_word::CORE),
+        );
         loop {
             let bits = word.load(Ordering::Acquire);
             let Some(now) =
@@ -257,6 +262,29 @@ impl ClientPlane {
             .store(free.bits(), Ordering::Release);
     }
 
+    /// Takes the message of a get that is over, if it has one and that is all in memory; otherwise nothing has happened.
+    #[inline]
+    pub(crate) fn take_message(&self, slot: Slot, message: &mut Message) -> bool {
+        let bits = self.get_word(slot.get).load(Ordering::Acquire);
+        if bits != Word::new(Get::Assigned, slot.generation).bits() {
+            return false;
+        }
+        let record = Record::of(slot.get);
+        let load = |offset| self.host.load(offset, Ordering::Relaxed);
+        let place = Place::from_bits(load(record.place()));
+        let (At::Offset(offset), false) = (place.at, place.file) else {
+            return false;
+        };
+        let lengths = load(record.lengths());
+        let header = MessageHeader::new(layout::high(lengths), load(record.id()));
+        message.fill(header, load(record.deadline()), |payload| {
+            self.copy_payload(offset, layout::low(lengths), payload);
+        });
+        self.free(slot);
+        self.pace.begin();
+        true
+    }
+
     fn read_message(&self, slot: Slot) -> Taken {
         let record = Record::of(slot.get);
         let load = |offset| self.host.load(offset, Ordering::Relaxed);
@@ -265,10 +293,8 @@ impl ClientPlane {
             return Taken::ByFrame;
         };
         let lengths = load(record.lengths());
-        let length = usize::try_from(layout::low(lengths)).unwrap_or(usize::MAX);
-        let mut payload = self.spare.take(length.min(self.max_message));
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        self.host.copy_out(offset, payload.as_mut_slice());
+        let mut payload = Payload::empty();
+        self.copy_payload(offset, layout::low(lengths), &mut payload);
         self.pace.begin();
         Taken::Message {
             header: MessageHeader::new(layout::high(lengths), load(record.id())),
@@ -276,6 +302,14 @@ impl ClientPlane {
             deadline: load(record.deadline()),
             file: place.file,
         }
+    }
+
+    #[inline]
+    fn copy_payload(&self, offset: u32, length: u32, payload: &mut Payload) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.spare.give(length.min(self.max_message), payload);
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.host.copy_out(offset, payload.as_mut_slice());
     }
 
     /// Withdraws a get. `false`: it is over already.
@@ -466,16 +500,10 @@ impl ClientPlane {
 
     /// Puts an entry in the ring. There is room.
     fn push(&self, state: &mut State, entry: Entry) -> Tell {
-        let offset = layout::ring_entry(state.tail);
-        self.client.store(offset, entry.bits(), Ordering::Relaxed);
-        state.tail = state.tail.wrapping_add(1);
+        let word = self.client.word(layout::ring_entry(state.tail));
         // Sequentially consistent on both sides: either the host sees the entry, or this side sees its wish.
-        self.client
-            .word(client_word::TAIL)
-            .swap(state.tail, Ordering::SeqCst);
-        if self.host.load(host_word::SLEEPER, Ordering::SeqCst) != 0 {
-            futex::wake(self.client.word(client_word::TAIL), 1);
-        }
+        word.swap(entry.bits(state.tail), Ordering::SeqCst);
+        state.tail = state.tail.wrapping_add(1);
         let kick = self.host.load(host_word::KICK, Ordering::SeqCst);
         if kick != 0 && self.kicked.swap(kick, Ordering::AcqRel) != kick {
             return Tell::Kick;

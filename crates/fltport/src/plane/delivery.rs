@@ -1,8 +1,6 @@
 //! Deliveries of messages that have waited for a get, or whose sender no thread waits for: the engine decides, under the
 //! connection's lock, and they are carried out here.
 
-use std::sync::Arc;
-
 use fltport_engine::NtStatus;
 use fltport_engine::exchange;
 use fltport_engine::gets::{Delivery, Gets, Offer, Refusal};
@@ -124,7 +122,6 @@ impl HostPlane {
         };
         match offer.sender {
             Sender::Waits(slot) => slot.deliver(Asked {
-                memory: Arc::clone(&self.memory),
                 ticket,
                 awake: false,
             }),

@@ -143,26 +143,25 @@ impl HostPlane {
 
     /// Takes what the client has put in the ring: gets for the engine, replies for whoever is not at their word.
     pub(crate) fn drain(&mut self, engine: &mut Engine) -> Result<(), Violation> {
-        let memory = Arc::clone(&self.memory);
-        let tail = memory.client.load(client_word::TAIL, Ordering::Acquire);
-        if tail == self.head {
+        if !self.memory.has_entry(self.head) {
             return Ok(());
         }
-        if tail.wrapping_sub(self.head) > layout::RING {
-            return Err(Violation("more in the ring than it holds"));
-        }
-        while self.head != tail {
+        // No more than a ring at a time: who fills it faster than it is emptied gets no further by that.
+        for _ in 0..layout::RING {
             let offset = layout::ring_entry(self.head);
+            let bits = self.memory.client.load(offset, Ordering::Acquire);
+            if !Entry::is_there(bits, self.head) {
+                break;
+            }
             self.head = self.head.wrapping_add(1);
-            match Entry::from_bits(memory.client.load(offset, Ordering::Relaxed)) {
+            match Entry::from_bits(bits) {
                 Some(Entry::Posted { get, size }) => self.take_posted(get, size, engine),
                 Some(Entry::Replied { waiter }) => self.after.replied.push(waiter),
                 None => return Err(Violation("nonsense in the ring")),
             }
         }
-        memory
-            .host
-            .store(host_word::HEAD, self.head, Ordering::Release);
+        let head = self.memory.host.word(host_word::HEAD);
+        head.store(self.head, Ordering::Release);
         Ok(())
     }
 
@@ -187,7 +186,7 @@ impl HostPlane {
         let kick = self.memory.host.word(host_word::KICK);
         // Sequentially consistent on both sides: either this side sees the entry, or that side sees the wish.
         kick.store(self.kick, Ordering::SeqCst);
-        self.memory.client.load(client_word::TAIL, Ordering::SeqCst) != self.head
+        self.memory.has_entry(self.head)
     }
 
     /// The client has said that there is something: it will not say so again for the same wish.
@@ -232,6 +231,7 @@ impl HostPlane {
         known.queued = false;
         known.block = block;
         let generation = known.generation;
+        self.memory.set_writing(get, true);
         if let Some(ticket) = &ticket {
             self.memory.announce(ticket, elsewhere);
         }
@@ -246,11 +246,16 @@ impl HostPlane {
     /// A reserved get was withdrawn, or is not needed: what it had taken is free again.
     pub(crate) fn undo(&mut self, reserved: Reserved) {
         let Reserved {
-            get, block, ticket, ..
+            get,
+            generation,
+            ticket,
+            ..
         } = reserved;
-        if let Some(block) = block {
-            self.messages.give_back(block);
-            self.gets[get % layout::GETS].block = None;
+        let known = &mut self.gets[get % layout::GETS];
+        // Whoever has seen it posted anew has given the block back.
+        if known.generation == generation {
+            let block = known.block.take();
+            block.into_iter().for_each(|b| self.messages.give_back(b));
         }
         if let Some(ticket) = ticket {
             self.release(ticket);
@@ -325,6 +330,7 @@ impl HostPlane {
     }
 
     fn take_posted(&mut self, get: usize, size: u32, engine: &mut Engine) {
+        self.memory.wait_for_writer(get);
         let known = &mut self.gets[get % layout::GETS];
         if std::mem::take(&mut known.queued) {
             // It was withdrawn before, or else it is the client's own confusion.

@@ -36,26 +36,26 @@ pub(crate) mod host_word {
     pub(crate) const ENDED: usize = 0;
     /// Not 0: the host wants a kick for what is put in the ring, once for each value.
     pub(crate) const KICK: usize = 64;
-    /// Not 0: a sender sleeps on the tail.
-    pub(crate) const SLEEPER: usize = 72;
     /// Entries of the ring that the host has taken.
     pub(crate) const HEAD: usize = 128;
     /// How long the filter takes from a reply to its next message, in nanoseconds.
     pub(crate) const PACE: usize = 192;
     /// The only core of the host, see [`crate::plane::spin::home`].
     pub(crate) const HOME: usize = 200;
+    /// The core, counted from 1, that a thread of the host was on when it waited awake.
+    pub(crate) const CORE: usize = 208;
 }
 
 /// The client's control words.
 pub(crate) mod client_word {
-    /// Entries of the ring that the client has put there.
-    pub(crate) const TAIL: usize = 0;
     /// How long the service takes from a message to its reply, in nanoseconds.
     pub(crate) const PACE: usize = 64;
     /// Replies that found nobody.
     pub(crate) const LATE: usize = 72;
     /// The only core of the client, see [`crate::plane::spin::home`].
     pub(crate) const HOME: usize = 80;
+    /// The core, counted from 1, that a thread of the client was on when it waited awake.
+    pub(crate) const CORE: usize = 88;
     /// The ring.
     pub(crate) const RING: usize = 2048;
 }
@@ -233,6 +233,9 @@ pub(crate) const GENERATION_OF_TOKEN: u64 = (1 << 57) - 1;
 const _: () = assert!(GETS == 64);
 
 /// What the client has put in the ring.
+///
+/// An entry is one word, which says by its lap round the ring that it is new: so the host looks at one word, and not at a
+/// tail and then at a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// It has posted this get, of so many bytes. The generation is in the get's word.
@@ -241,20 +244,38 @@ pub(crate) enum Entry {
     Replied { waiter: usize },
 }
 
+/// Bits of an entry: the index, whether it is a waiter's, the lap, the size.
+const INDEX_BITS: u32 = 17;
+const REPLIED: u64 = 1 << INDEX_BITS;
+const LAP_SHIFT: u32 = INDEX_BITS + 1;
+const LAPS: u64 = 1 << (32 - LAP_SHIFT);
+
+const _: () = assert!(WAITERS <= 1 << INDEX_BITS);
+
+/// The lap of the entry of this number: never 0, which fresh memory has, and another than that of the lap before.
+const fn lap(number: u64) -> u64 {
+    (number / RING) % (LAPS - 1) + 1
+}
+
 impl Entry {
-    pub(crate) fn bits(self) -> u64 {
-        match self {
+    pub(crate) fn bits(self, number: u64) -> u64 {
+        let what = match self {
             Self::Posted { get, size } => u64::from(size) << 32 | get as u64,
-            Self::Replied { waiter } => 1 << 31 | waiter as u64,
-        }
+            Self::Replied { waiter } => REPLIED | waiter as u64,
+        };
+        what | lap(number) << LAP_SHIFT
+    }
+
+    /// Whether a word is the entry of this number.
+    pub(crate) const fn is_there(bits: u64, number: u64) -> bool {
+        (bits >> LAP_SHIFT) % LAPS == lap(number)
     }
 
     /// What an entry says; `None` for one that no client writes.
     pub(crate) fn from_bits(bits: u64) -> Option<Self> {
-        let (index, size) = (low(bits), high(bits));
-        let replied = index >> 31 == 1;
-        let index = (index & (u32::MAX >> 1)) as usize;
-        if replied {
+        let size = high(bits);
+        let index = (bits & (REPLIED - 1)) as usize;
+        if bits & REPLIED != 0 {
             (size == 0 && (1..WAITERS).contains(&index)).then_some(Self::Replied { waiter: index })
         } else {
             (index < GETS).then_some(Self::Posted { get: index, size })
@@ -455,23 +476,28 @@ mod tests {
 
     #[test]
     fn entries_of_the_ring_come_back_and_lies_do_not() {
-        for entry in [
-            Entry::Posted { get: 0, size: 16 },
-            Entry::Posted {
-                get: 63,
-                size: u32::MAX,
-            },
-            Entry::Replied { waiter: 1 },
-            Entry::Replied { waiter: 65_536 },
-        ] {
-            assert_eq!(Entry::from_bits(entry.bits()), Some(entry));
+        for number in [0, 1, RING, RING * LAPS, 1 << 40] {
+            for entry in [
+                Entry::Posted { get: 0, size: 16 },
+                Entry::Posted {
+                    get: 63,
+                    size: u32::MAX,
+                },
+                Entry::Replied { waiter: 1 },
+                Entry::Replied { waiter: 65_536 },
+            ] {
+                let bits = entry.bits(number);
+                assert_eq!(Entry::from_bits(bits), Some(entry));
+                assert!(Entry::is_there(bits, number) && !Entry::is_there(0, number));
+                assert!(!Entry::is_there(bits, number.wrapping_add(RING)));
+            }
         }
         for lie in [
             64,
-            u64::from(u32::MAX),
-            1 << 31,
-            1 << 31 | WAITERS as u64,
-            1 << 32 | 1 << 31 | 1,
+            REPLIED - 1,
+            REPLIED,
+            REPLIED | WAITERS as u64,
+            1 << 32 | REPLIED | 1,
         ] {
             assert_eq!(Entry::from_bits(lie), None, "{lie:#x}");
         }
@@ -483,7 +509,6 @@ mod tests {
         let host = [
             ends(host_word::ENDED, 8),
             ends(host_word::KICK, 8),
-            ends(host_word::SLEEPER, 8),
             ends(host_word::HEAD, 8),
             ends(host_word::PACE, 8),
             ends(Record::of(0).id(), RECORD),
@@ -491,7 +516,6 @@ mod tests {
             ends(MESSAGE_BLOCKS, 1),
         ];
         let client = [
-            ends(client_word::TAIL, 8),
             ends(client_word::PACE, 8),
             ends(client_word::RING, RING as usize * 8),
             ends(get_word(0), 64),

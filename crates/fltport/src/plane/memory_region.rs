@@ -21,7 +21,7 @@ pub(crate) struct Region {
 enum Words {
     /// Of this process alone: for models, and for tests of the words without a system.
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests"))]
-    Heap(Box<[AtomicU64]>),
+    Heap(std::sync::Arc<[AtomicU64]>),
     #[cfg(not(all(test, any(loom, shuttle))))]
     Mapped(Mapping),
 }
@@ -82,11 +82,27 @@ impl Region {
     /// Zeroed memory of this process.
     #[cfg(test)]
     pub(crate) fn heap(bytes: usize) -> Self {
-        let words = (0..bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
+        #[cfg(not(loom))]
+        let word = |_| AtomicU64::new(0);
+        #[cfg(loom)]
+        let word = |_| AtomicU64::when_used();
+        let words = (0..bytes.div_ceil(8)).map(word).collect();
         Self {
             words: Words::Heap(words),
             nowhere: AtomicU64::new(0),
         }
+    }
+
+    /// The same memory of this process, as its other side has it.
+    #[cfg(test)]
+    pub(crate) fn share(&self) -> Self {
+        let words = match &self.words {
+            Words::Heap(words) => Words::Heap(std::sync::Arc::clone(words)),
+            #[cfg(not(all(test, any(loom, shuttle))))]
+            Words::Mapped(_) => unreachable!("a mapping is shared by its descriptor"),
+        };
+        let nowhere = AtomicU64::new(0);
+        Self { words, nowhere }
     }
 
     /// The word at this offset, a multiple of 8. Where the memory is read-only, it may only be loaded.

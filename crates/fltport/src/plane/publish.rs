@@ -69,7 +69,9 @@ impl Memory {
         host.store(record.lengths(), lengths, Ordering::Relaxed);
         host.store(record.place(), place.bits(), Ordering::Relaxed);
         host.store(record.deadline(), deadline, Ordering::Relaxed);
-        self.perform(reserved.get, reserved.generation, GetStep::Assign)
+        let published = self.perform(reserved.get, reserved.generation, GetStep::Assign);
+        self.set_writing(reserved.get, false);
+        published
     }
 
     /// Makes the threads of these gets look at them.

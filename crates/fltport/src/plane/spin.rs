@@ -7,13 +7,11 @@
 
 use std::time::Duration;
 
-use crate::sync::{Instant, Ordering, StaticAtomicU64, start};
+use crate::sync::{AtomicU64, Instant, Ordering, StaticAtomicU64, start};
 
 /// Whether a peer with this published pace is worth waiting for awake.
 pub(crate) fn is_quick(pace: u64) -> bool {
-    // A model has no time in which to wait awake.
-    let never = cfg!(all(test, any(loom, shuttle)));
-    !never && pace != 0 && pace < QUICK.as_nanos() as u64
+    pace != 0 && pace < QUICK.as_nanos() as u64
 }
 
 /// Below this a peer is quick: about half of what two wake-ups cost.
@@ -98,7 +96,10 @@ pub(crate) fn is_here(there: u64) -> bool {
 
 /// One wait, awake at first if that is worth it.
 #[derive(Debug)]
-pub(crate) struct Spin {
+pub(crate) struct Spin<'a> {
+    /// The core that this side is on, for the other to see, and the other's.
+    here: &'a AtomicU64,
+    there: &'a AtomicU64,
     turns: u32,
     until: Option<Instant>,
     /// Has one of the places of those who wait awake.
@@ -106,15 +107,17 @@ pub(crate) struct Spin {
     over: bool,
 }
 
-impl Spin {
-    /// `worth`: the other side is quick. `there`: its only core, as [`home`] has it.
+impl<'a> Spin<'a> {
+    /// `worth`: the other side is quick, and does not have to share its only core with this one.
     #[inline]
-    pub(crate) fn new(worth: bool, there: u64) -> Self {
+    pub(crate) const fn new(worth: bool, here: &'a AtomicU64, there: &'a AtomicU64) -> Self {
         Self {
+            here,
+            there,
             turns: 0,
             until: None,
             place: false,
-            over: !worth || is_here(there),
+            over: !worth,
         }
     }
 
@@ -142,11 +145,13 @@ impl Spin {
                 return false;
             }
         }
+        // Two that were put on one core wait for each other in turns; one that sleeps is woken on a core that is idle.
+        let core = crate::sys::core() + 1;
+        self.here.store(core, Ordering::Relaxed);
         let now = Instant::now();
         let until = *self.until.get_or_insert_with(|| now + LIMIT);
-        if now >= until {
+        if now >= until || self.there.load(Ordering::Relaxed) == core {
             self.over = true;
-            // Perhaps it was in vain because both sides have come to share a core.
             HOME.store(UNKNOWN, Ordering::Relaxed);
         }
         !self.over
@@ -183,7 +188,7 @@ const YIELDS: u32 = 3;
 /// Turns that are less than a wake-up by far: some microseconds.
 const TURNS: u32 = 128;
 
-impl Drop for Spin {
+impl Drop for Spin<'_> {
     fn drop(&mut self) {
         if self.place {
             SPINNING.fetch_sub(1, Ordering::Relaxed);

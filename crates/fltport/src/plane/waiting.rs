@@ -10,7 +10,7 @@ use fltport_engine::output::Outcome;
 use fltport_engine::{Deadline, NtStatus, limits};
 
 use super::blocks::Block;
-use super::layout::{self, Word, client_word, host_word};
+use super::layout::{self, Entry, Word, client_word, host_word};
 use super::memory_region::Region;
 use super::spin::{self, Patience, Spin};
 use crate::body::Body;
@@ -28,6 +28,9 @@ pub(crate) struct Memory {
     /// How long the filter takes from a reply to its next message.
     pub(crate) pace: spin::Pace,
     pub(crate) quits: Quits,
+    /// Not 0: somebody who does not have the lock writes into the record of this get. It may be withdrawn and posted again
+    /// meanwhile, but nobody else writes there.
+    writing: [AtomicU64; layout::GETS],
 }
 
 /// Waiters that are over, as their senders leave them without the lock; whoever has that next takes them back. For the first
@@ -187,6 +190,26 @@ impl Memory {
             life: AtomicU64::new(0),
             pace: spin::Pace::new(),
             quits: Quits::new(),
+            writing: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Somebody writes into the record of this get, or has done so.
+    pub(crate) fn set_writing(&self, get: usize, writing: bool) {
+        if let Some(word) = self.writing.get(get) {
+            word.store(writing.into(), Ordering::Release);
+        }
+    }
+
+    /// Waits until nobody writes into the record of this get. Whoever does waits for nothing.
+    pub(crate) fn wait_for_writer(&self, get: usize) {
+        let writing = || {
+            self.writing
+                .get(get)
+                .map_or(0, |w| w.load(Ordering::Acquire))
+        };
+        while writing() != 0 {
+            crate::sync::thread::yield_now();
         }
     }
 
@@ -209,9 +232,11 @@ impl Memory {
     pub(crate) fn wait(&self, ticket: &Ticket, limit: &mut Limit, awake: bool) -> End {
         let word = self.client.word(layout::waiter_word(ticket.waiter));
         let there = self.client.load(client_word::HOME, Ordering::Relaxed);
+        let worth = self.spins && awake && !limit.is_poll() && self.is_service_quick();
         let mut spin = Spin::new(
-            self.spins && awake && !limit.is_poll() && self.is_service_quick(),
-            there,
+            worth && !spin::is_here(there),
+            self.host.word(host_word::CORE),
+            self.client.word(client_word::CORE),
         );
         let mut grace = None;
         loop {
@@ -270,6 +295,16 @@ impl Memory {
         }
     }
 
+    /// Whether the client has put the entry of this number in the ring.
+    #[inline]
+    pub(crate) fn has_entry(&self, number: u64) -> bool {
+        // Sequentially consistent, for whoever has just said that he wants to be told.
+        let bits = self
+            .client
+            .load(layout::ring_entry(number), Ordering::SeqCst);
+        Entry::is_there(bits, number)
+    }
+
     /// Waits a moment for the client to put something in the ring: a service that is quick comes back for the next message
     /// when it has answered the last. `false`: it has not.
     pub(crate) fn wait_for_entry(&self, head: u64, patience: &mut Patience) -> bool {
@@ -279,7 +314,7 @@ impl Memory {
             return false;
         }
         while patience.again(there) {
-            if self.client.load(client_word::TAIL, Ordering::Acquire) != head {
+            if self.has_entry(head) {
                 return true;
             }
         }

@@ -19,27 +19,25 @@ pub(crate) fn advance(wait: Duration) {
     virtual_time::set(Instant::now() + wait);
 }
 
-/// A word that loom follows from its first use on, so that memory of thousands of words costs those that are used.
-///
-/// Loom takes the first use for the word's making: a model whose threads share a word uses it before they are there, or loom
-/// says that its making is not synchronised.
+/// A word.
 ///
 /// Loom takes `SeqCst` for `AcqRel`, which allows what no machine does. So here such a store has a fence behind it, and such a
 /// load one before it, which is how compilers make them of machines' instructions.
-pub(crate) struct AtomicU64 {
-    first: u64,
-    word: OnceLock<loom::sync::atomic::AtomicU64>,
-}
+pub(crate) struct AtomicU64(OnceLock<loom::sync::atomic::AtomicU64>);
 
 impl AtomicU64 {
-    pub(crate) const fn new(first: u64) -> Self {
-        let word = OnceLock::new();
-        Self { first, word }
+    pub(crate) fn new(value: u64) -> Self {
+        Self(OnceLock::from(loom::sync::atomic::AtomicU64::new(value)))
+    }
+
+    /// One of very many, 0 at first, that loom follows from its first use on. A model whose threads share it uses it before
+    /// they are there, or loom says that its making is not synchronised.
+    pub(crate) const fn when_used() -> Self {
+        Self(OnceLock::new())
     }
 
     fn word(&self) -> &loom::sync::atomic::AtomicU64 {
-        let make = || loom::sync::atomic::AtomicU64::new(self.first);
-        self.word.get_or_init(make)
+        self.0.get_or_init(|| loom::sync::atomic::AtomicU64::new(0))
     }
 
     pub(crate) fn load(&self, order: Ordering) -> u64 {
@@ -145,7 +143,7 @@ pub(crate) mod thread {
     use std::sync::Arc;
     use std::time::Duration;
 
-    pub(crate) use loom::thread::{Builder, ThreadId, spawn};
+    pub(crate) use loom::thread::{Builder, ThreadId, spawn, yield_now};
 
     use super::{Condvar, Mutex};
 
@@ -192,10 +190,10 @@ pub(crate) mod thread {
     }
 
     pub(crate) fn park_timeout(_: Duration) {
-        loom::thread::yield_now();
+        yield_now();
     }
 
     pub(crate) fn sleep(_: Duration) {
-        loom::thread::yield_now();
+        yield_now();
     }
 }

@@ -182,6 +182,11 @@ impl Program {
             millis => Timeout::after(Duration::from_millis(millis.parse().unwrap())),
         };
         let ask = |port: &ClientPort, way| self.ask_in_words(port, number(1), wait(2), way);
+        let each = |act: &dyn Fn(&ClientPort) -> String| {
+            let mut others = self.counts().live.clone();
+            others.remove(&cookie.id);
+            others.values().map(act).collect::<Vec<_>>().join("\n")
+        };
         Some(match words {
             ["state"] => self.counts().text(),
             ["words"] => std::mem::take(&mut self.counts().words).join(" "),
@@ -209,20 +214,23 @@ impl Program {
             ["ask", _, _] => ask(&cookie.port, Way::Waits(64)),
             ["ask", _, _, capacity] => ask(&cookie.port, Way::Waits(capacity.parse().unwrap())),
             ["then", _, _] => ask(&cookie.port, Way::Calls),
-            ["each" | "each-then", _, _] => {
-                let way = match words[0] {
-                    "each" => Way::Waits(64),
-                    _ => Way::Calls,
-                };
-                let mut others = self.counts().live.clone();
-                others.remove(&cookie.id);
-                let answers = others.values();
-                let answers = answers.map(|port| ask(port, way));
-                answers.collect::<Vec<_>>().join("\n")
-            }
+            ["each", _, _] => each(&|port| ask(port, Way::Waits(64))),
+            ["each-then", _, _] => each(&|port| ask(port, Way::Calls)),
+            ["each-files", _, _] => each(&|port| send_files(port, number(1), wait(2)).to_string()),
+            ["each-info"] => each(&|port| format!("{:?}", port.info())),
             _ => return None,
         })
     }
+}
+
+/// Sends so many open files, each its own, until one is not taken in time. Says how many were.
+fn send_files(port: &ClientPort, count: usize, wait: Timeout) -> usize {
+    let send = || {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let message = fltport::Outbound::new(b"file").attach(Arc::new(file.into()));
+        port.notify(message, wait).is_ok()
+    };
+    (0..count).take_while(|_| send()).count()
 }
 
 impl PortHandler for Program {

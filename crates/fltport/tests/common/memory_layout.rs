@@ -15,11 +15,13 @@ pub(crate) const KICK: usize = 64;
 pub(crate) const SLEEPER: usize = 72;
 pub(crate) const HEAD: usize = 128;
 pub(crate) const HOST_PACE: usize = 192;
+pub(crate) const HOST_HOME: usize = 200;
 
 /// The client's control words.
 pub(crate) const TAIL: usize = 0;
 pub(crate) const CLIENT_PACE: usize = 64;
 pub(crate) const LATE: usize = 72;
+pub(crate) const CLIENT_HOME: usize = 80;
 
 /// Where a message's payload is not in the host's part, and that a file comes with it.
 pub(crate) const BY_FRAME: u64 = 1 << 32;
@@ -44,7 +46,8 @@ pub(crate) const REPLIED: u64 = 3;
 
 /// Bytes of both parts where the longest message is 1 MiB: 64 blocks of 4 KiB, 64 of 64 KiB, 2 of 1 MiB, after the rest.
 pub(crate) const HOST_BYTES: usize = 20_480 + BLOCKS;
-pub(crate) const CLIENT_BYTES: usize = 8_400_896 + BLOCKS;
+pub(crate) const CLIENT_BYTES: usize = REPLY_BLOCKS + BLOCKS;
+pub(crate) const REPLY_BLOCKS: usize = 8_400_896;
 const BLOCKS: usize = (64 << 12) + (64 << 16) + (2 << 20);
 
 /// A get's record in the host's part: id, lengths, place, deadline, and 192 bytes of payload at 64.

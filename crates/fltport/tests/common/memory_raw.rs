@@ -89,8 +89,9 @@ impl Memory {
         }
     }
 
+    /// Says that there is something in the ring, if the host takes packets.
     pub(crate) fn kick(&self) -> bool {
-        self.raw.frame(&ToHost::Kick, b"")
+        self.raw.try_frame(&ToHost::Kick, b"") == Some(true)
     }
 
     /// Waits until a get is over; the number of its message.
@@ -105,12 +106,18 @@ impl Memory {
         self.host.load(layout::record(get))
     }
 
-    /// The payload of the message in a get.
-    pub(crate) fn payload(&self, get: usize) -> Vec<u8> {
+    /// Where the payload of the message in a get is, and how long it is.
+    pub(crate) fn place(&self, get: usize) -> (usize, usize) {
         let lengths = self.host.load(layout::record(get) + 8);
         let place = self.host.load(layout::record(get) + 16);
         let length = usize::try_from(lengths & u64::from(u32::MAX)).unwrap();
-        self.host.bytes(usize::try_from(place).unwrap(), length)
+        (usize::try_from(place).unwrap(), length)
+    }
+
+    /// The payload of the message in a get.
+    pub(crate) fn payload(&self, get: usize) -> Vec<u8> {
+        let (at, length) = self.place(get);
+        self.host.bytes(at, length)
     }
 
     /// Takes a step with the word of a waiter, if that is in the first of these states.
@@ -162,10 +169,26 @@ impl Memory {
                 numbers.retain(|number| *number != request);
                 let at = all.iter().position(|number| *number == request);
                 let text = String::from_utf8_lossy(&packet[FRAME_HEADER..]);
-                texts[at.expect("an answer to nothing")] = text.into_owned();
+                if let Some(at) = at {
+                    texts[at] = text.into_owned();
+                }
             }
         }
         Some(texts)
+    }
+
+    /// Waits until these requests are answered, in whatever order, or the connection is over.
+    pub(crate) fn answers_or_end(&self, numbers: &[u64]) -> bool {
+        let mut left = numbers.to_vec();
+        while !left.is_empty() {
+            let Some(frame) = self.raw.answer() else {
+                return false;
+            };
+            if let ToClient::RequestDone { request, .. } = frame {
+                left.retain(|number| *number != request);
+            }
+        }
+        true
     }
 
     /// What the host says to a request; `None` if the connection is over.

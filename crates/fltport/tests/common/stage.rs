@@ -56,8 +56,14 @@ impl Stage {
         for _ in 0..3 {
             stage.assert_serves();
         }
+        // The thread that ends sends which no thread waits for is there from the first of them on.
+        stage.ask("then 8 1");
+        stage.before.threads += 1;
         until("the first clients are gone", || {
-            stage.state().is_over() && stage.look().descriptors == before.descriptors
+            let now = stage.look();
+            stage.state().is_over()
+                && now.descriptors == before.descriptors
+                && now.threads == before.threads + 1
         });
         stage.before.memory = stage.look().memory;
         stage

@@ -6,7 +6,7 @@ use super::common::child::{say, wait_for_the_end};
 use super::common::raw::Raw;
 use super::common::stage::Stage;
 use super::common::until;
-use super::{files, flood, packets, quiet, sequence};
+use super::{files, flood, memory_frames, memory_stopped, memory_words, packets, quiet, sequence};
 
 /// Plays against the port in a directory; what it gives back stays open.
 pub(crate) type Play = fn(&Path) -> Vec<Raw>;
@@ -23,6 +23,9 @@ pub(crate) fn play(told: &[String]) {
         packets::STORIES,
         files::STORIES,
         files::OLDER,
+        memory_words::STORIES,
+        memory_frames::STORIES,
+        memory_stopped::STORIES,
     ];
     let mut stories = tables.into_iter().flatten();
     let (_, play) = stories.find(|(name, _)| *name == told[1]).unwrap();

@@ -13,6 +13,16 @@ mod fight;
 mod files;
 mod flood;
 mod liar;
+mod memory;
+mod memory_flips;
+mod memory_frames;
+mod memory_gifts;
+mod memory_holes;
+mod memory_liar;
+mod memory_lies;
+mod memory_races;
+mod memory_stopped;
+mod memory_words;
 mod packets;
 mod passed;
 mod quiet;
@@ -55,6 +65,7 @@ fn programs() {
         "stopped" => stopped::play(&told),
         "impostor" => rogue::play(&told),
         "liar" => liar::play(&told),
+        "memory-liar" => memory_liar::play(&told),
         other => panic!("there is no part {other}"),
     }
 }

@@ -58,6 +58,11 @@ fn nanos(clock: rustix::time::ClockId) -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
+/// The core that this thread is on.
+pub(crate) fn core() -> u64 {
+    u64::try_from(rustix::thread::sched_getcpu()).unwrap_or(0)
+}
+
 /// The only core that this thread may run on, if there is only one.
 pub(crate) fn only_core() -> Option<u64> {
     let set = rustix::thread::sched_getaffinity(None).ok()?;

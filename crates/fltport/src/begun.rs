@@ -1,0 +1,115 @@
+//! Asks that have begun and are waited for later, so that one thread has several under way without a callback.
+
+use std::sync::Arc;
+
+use fltport_engine::NtStatus;
+use fltport_engine::output::{Outcome, SendKey};
+
+use crate::body::{Body, Reply};
+use crate::client_port::{finish, finish_into};
+use crate::clock::Limit;
+use crate::driver::Core;
+use crate::driver_plane::{Asked, Direct};
+use crate::error::SendError;
+use crate::slot::{News, Slot};
+
+/// An ask that is under way, of [`crate::ClientPort::begin_ask`]. Its timeout runs.
+///
+/// Dropping it gives the ask up, as if its time had run out.
+#[derive(Debug)]
+#[must_use = "an ask that is dropped is given up"]
+pub struct BegunAsk {
+    core: Arc<Core>,
+    limit: Limit,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// A get has its message.
+    Asked(Asked),
+    /// Its message waits for a get.
+    Waits(Arc<Slot>, SendKey),
+    Over,
+}
+
+impl BegunAsk {
+    pub(crate) const fn at_once(core: Arc<Core>, asked: Asked, limit: Limit) -> Self {
+        let stage = Stage::Asked(asked);
+        Self { core, limit, stage }
+    }
+
+    pub(crate) const fn waiting(
+        core: Arc<Core>,
+        slot: Arc<Slot>,
+        key: SendKey,
+        limit: Limit,
+    ) -> Self {
+        let stage = Stage::Waits(slot, key);
+        Self { core, limit, stage }
+    }
+
+    /// Waits for the reply, as [`crate::ClientPort::ask`] does.
+    ///
+    /// # Errors
+    /// As [`crate::ClientPort::ask`].
+    pub fn wait(mut self) -> Result<Reply, SendError> {
+        finish(self.end(None))
+    }
+
+    /// As [`Self::wait`], with the reply written to `reply`, as [`crate::ClientPort::ask_into`] does. What does not fit is
+    /// lost, if that is shorter than the capacity that was asked for.
+    ///
+    /// # Errors
+    /// As [`crate::ClientPort::ask_into`].
+    pub fn wait_into(mut self, reply: &mut [u8]) -> Result<(NtStatus, usize), SendError> {
+        let outcome = self.end(Some(&mut *reply));
+        finish_into(outcome, reply)
+    }
+
+    fn end(&mut self, into: Option<&mut [u8]>) -> Outcome<Body> {
+        let asked = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Asked(asked) => asked,
+            Stage::Waits(slot, _) => {
+                let expire = || self.core.handle_timeout();
+                match slot.wait(self.limit.deadline(), expire) {
+                    News::Ended(outcome) => return outcome,
+                    News::Delivered(asked) => asked,
+                }
+            }
+            // Nobody can wait twice.
+            Stage::Over => return Outcome::Cancelled { delivered: false },
+        };
+        self.core.wait_for_reply(asked, self.limit, into)
+    }
+}
+
+impl From<(Arc<Core>, Direct, Limit)> for BegunAsk {
+    fn from((core, direct, limit): (Arc<Core>, Direct, Limit)) -> Self {
+        match direct {
+            Direct::Asked(asked) => Self::at_once(core, asked, limit),
+            // An ask wants a reply, so this does not happen.
+            Direct::Delivered => Self {
+                core,
+                limit,
+                stage: Stage::Over,
+            },
+        }
+    }
+}
+
+impl Drop for BegunAsk {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Asked(asked) => self.core.forget_reply(asked),
+            Stage::Waits(slot, key) => {
+                self.core.cancel(key);
+                // It may have been delivered before that.
+                if let Some(News::Delivered(asked)) = slot.take() {
+                    self.core.forget_reply(asked);
+                }
+            }
+            Stage::Over => {}
+        }
+    }
+}
