@@ -20,7 +20,7 @@ struct Cli {
     command: Option<Command>,
     /// Only these cases: numbers such as F12, or chapters such as F
     cases: Vec<String>,
-    /// Only this backend: simulator, memory, linux or processes
+    /// Only this backend: simulator, memory, linux, processes, packets or packet-processes
     #[arg(long)]
     backend: Option<String>,
     /// Write the table to this file
@@ -71,8 +71,12 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Some("memory") => vec![Kind::Memory],
         Some("linux") => vec![Kind::Linux],
         Some("processes") => vec![Kind::Processes],
+        Some("packets") => vec![Kind::Packets],
+        Some("packet-processes") => vec![Kind::PacketProcesses],
         Some(other) => {
-            anyhow::bail!("no backend {other}; there are simulator, memory, linux and processes")
+            anyhow::bail!(
+                "no backend {other}; there are simulator, memory, linux, processes, packets and packet-processes"
+            )
         }
     };
     let wanted = |case: &Case| {
@@ -119,15 +123,15 @@ fn say(case: &Case, kind: Kind, outcome: &Outcome) {
     };
     match outcome {
         Outcome::Pass => println!(
-            "{id:>4}  pass  {:<18} [{tags}{confirmed}] {}",
+            "{id:>4}  pass  {:<20} [{tags}{confirmed}] {}",
             kind.name(),
             case.title
         ),
         Outcome::NotApplicable(why) => {
-            println!("{id:>4}  n/a   {:<18} [{tags}] {why}", kind.name())
+            println!("{id:>4}  n/a   {:<20} [{tags}] {why}", kind.name())
         }
         Outcome::Fail(said) => println!(
-            "{id:>4}  FAIL  {:<18} [{tags}] {}: {said}",
+            "{id:>4}  FAIL  {:<20} [{tags}] {}: {said}",
             kind.name(),
             case.title
         ),

@@ -148,6 +148,16 @@ fn linux_conforms_across_processes() {
     conforms(Kind::Processes);
 }
 
+#[test]
+fn linux_conforms_in_one_process_by_packets() {
+    conforms(Kind::Packets);
+}
+
+#[test]
+fn linux_conforms_across_processes_by_packets() {
+    conforms(Kind::PacketProcesses);
+}
+
 /// Tells every case on one backend. A story that hangs is ended as a failure by its own time limit.
 fn conforms(kind: Kind) {
     use_agent(Path::new(env!("CARGO_BIN_EXE_fltport-conformance")));
@@ -175,5 +185,5 @@ fn conforms(kind: Kind) {
 /// Whether this machine's user, and not the backend, is why a case was not told.
 fn is_for_lack_of_root(kind: Kind, needs: &[Need]) -> bool {
     let root = rustix::process::geteuid().is_root();
-    kind == Kind::Processes && needs.contains(&Need::Users) && !root
+    kind.with_memory() == Kind::Processes && needs.contains(&Need::Users) && !root
 }

@@ -185,6 +185,12 @@ impl<B: Body, S> Connection<B, S> {
         self.questions.take_get(length)
     }
 
+    /// Whether the peer takes frames at the moment.
+    #[must_use]
+    pub const fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// Puts back what [`Self::take_get`] gave: its number and size.
     pub fn return_get(&mut self, get: u64, size: u32) {
         if self.state == State::Connected {

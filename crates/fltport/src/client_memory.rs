@@ -248,7 +248,7 @@ impl Connection {
             return Err(Some(slot));
         }
         let mut message = Message::empty(self);
-        if plane.take_message(slot, &mut message) {
+        if plane.take_message(slot, size, &mut message) {
             return Ok(message);
         }
         Err(Some(slot))
@@ -263,32 +263,32 @@ impl Connection {
     ) -> Option<Ended> {
         let plane = self.memory.plane.get()?;
         // What has happened since the get was posted, or was found by somebody who waited in it before.
-        let mut ended = self.look_around(slot, size);
+        let mut ended = self.look_around(slot, size, deadline);
         loop {
             if ended.is_some() {
                 return ended;
             }
             ended = match plane.wait(slot, deadline) {
-                Woken::Over => self.take_slot(slot),
-                Woken::Nudged | Woken::Ended => self.look_around(slot, size),
-                Woken::Late => return self.look_around(slot, size),
+                Woken::Over => self.take_slot(slot, size, deadline),
+                Woken::Nudged | Woken::Ended => self.look_around(slot, size, deadline),
+                Woken::Late => return self.look_around(slot, size, deadline),
             };
         }
     }
 
     /// What a get in memory has, if it is over.
-    pub(crate) fn take_slot(&self, slot: Slot) -> Option<Ended> {
+    fn take_slot(&self, slot: Slot, size: u32, deadline: Option<Instant>) -> Option<Ended> {
         let plane = self.memory.plane.get()?;
         let get = ClientPlane::token(slot);
-        Some(match plane.take(slot) {
+        Some(match plane.take(slot, size) {
             Taken::NotYet => return None,
             Taken::Message {
                 header,
                 payload,
-                deadline,
+                deadline: until,
                 file,
             } => {
-                let attachment = file.then(|| self.await_file(get)).flatten();
+                let attachment = file.then(|| self.await_file(get, deadline)).flatten();
                 if file {
                     plane.free(slot);
                 }
@@ -300,12 +300,12 @@ impl Connection {
                         header,
                         payload,
                         attachment,
-                        deadline: (deadline != 0).then_some(Until::Nanos(deadline)),
+                        deadline: (until != 0).then_some(Until::Nanos(until)),
                     })
                 }
             }
             Taken::ByFrame => {
-                let ended = self.await_message(get);
+                let ended = self.await_message(get, deadline);
                 plane.free(slot);
                 ended
             }
@@ -315,24 +315,38 @@ impl Connection {
                 bytes: Vec::new(),
             },
             Taken::Withdrawn => done(NtStatus::CANCELLED),
+            Taken::Lie => {
+                self.close();
+                done(NtStatus::PORT_DISCONNECTED)
+            }
             Taken::Disconnected => done(NtStatus::PORT_DISCONNECTED),
         })
     }
 
     /// Withdraws a get in memory. Gives its end, if that was faster.
-    pub(crate) fn withdraw_slot(&self, slot: Slot) -> Option<Ended> {
+    pub(crate) fn withdraw_slot(
+        &self,
+        slot: Slot,
+        size: u32,
+        deadline: Option<Instant>,
+    ) -> Option<Ended> {
         let plane = self.memory.plane.get()?;
         if plane.withdraw(slot) {
-            plane.take(slot);
+            plane.take(slot, size);
             return None;
         }
-        self.take_slot(slot)
+        self.take_slot(slot, size, deadline)
     }
 
     /// Something has happened on this side that may end a get.
-    pub(crate) fn look_around(&self, slot: Slot, size: u32) -> Option<Ended> {
+    pub(crate) fn look_around(
+        &self,
+        slot: Slot,
+        size: u32,
+        deadline: Option<Instant>,
+    ) -> Option<Ended> {
         if !self.memory.has_kept() && !self.memory.has_ended() {
-            return self.take_slot(slot);
+            return self.take_slot(slot, size, deadline);
         }
         let call = Call::default();
         let mut books = self.books();
@@ -343,9 +357,9 @@ impl Connection {
         self.memory.set_kept(books.ready_count());
         drop(books);
         if !over && !served {
-            return self.take_slot(slot);
+            return self.take_slot(slot, size, deadline);
         }
-        match (served, self.withdraw_slot(slot)) {
+        match (served, self.withdraw_slot(slot, size, deadline)) {
             // A message that came all the same is for another get.
             (true, Some(Ended::Message(message))) => self.keep(message),
             // It was delivered, whatever has happened since.
@@ -369,7 +383,7 @@ impl Connection {
     ) -> std::task::Poll<Ended> {
         let get = ClientPlane::token(slot);
         self.books().mail.wakers.insert(get, waker.clone());
-        self.look_around(slot, size)
+        self.look_around(slot, size, None)
             .map_or(std::task::Poll::Pending, std::task::Poll::Ready)
     }
 
@@ -405,27 +419,30 @@ impl Connection {
                 Tell::Kick => None,
                 Tell::Full(waiter) => Some(waiter),
             };
-            self.unsent().push(&ToHost::Kick, Vec::new());
-            self.flush();
+            // One that waits to be sent says it all.
+            if !self.flush() {
+                self.unsent().push(&ToHost::Kick, Vec::new());
+                self.flush();
+            }
             let Some(waiter) = full else { return };
             thread::sleep(AGAIN);
             tell = plane.tell_replied(waiter);
         }
     }
 
-    fn await_file(&self, get: u64) -> Option<Attachment> {
-        self.await_mail(get, |mail| mail.files.contains_key(&get));
+    fn await_file(&self, get: u64, deadline: Option<Instant>) -> Option<Attachment> {
+        self.await_mail(get, deadline, |mail| mail.files.contains_key(&get));
         self.books().mail.files.remove(&get)
     }
 
-    fn await_message(&self, get: u64) -> Ended {
-        self.await_mail(get, |mail| mail.messages.contains_key(&get));
+    fn await_message(&self, get: u64, deadline: Option<Instant>) -> Ended {
+        self.await_mail(get, deadline, |mail| mail.messages.contains_key(&get));
         let message = self.books().mail.messages.remove(&get);
         message.map_or_else(|| done(NtStatus::PORT_DISCONNECTED), Ended::Message)
     }
 
     /// Waits until the socket has brought what is on its way: the host has sent it, or is about to.
-    fn await_mail(&self, get: u64, is_here: impl Fn(&Mail) -> bool) {
+    fn await_mail(&self, get: u64, deadline: Option<Instant>, is_here: impl Fn(&Mail) -> bool) {
         let mut books = self.books();
         if is_here(&books.mail) || books.engine.state() == State::Disconnected {
             return;
@@ -433,9 +450,16 @@ impl Connection {
         let call = Arc::new(Call::default());
         books.mail.awaited.insert(get, Arc::clone(&call));
         drop(books);
-        self.wait(&call, None);
+        // It is in the socket, or the host is about to put it there. One that does not is not waited for longer than asked.
+        let deadline = deadline.map(|end| end + MAIL);
+        if self.wait(&call, deadline).is_none() {
+            self.close();
+        }
     }
 }
+
+/// How long beyond its deadline a get waits for what the host has said is on its way.
+const MAIL: Duration = Duration::from_secs(1);
 
 fn done(status: NtStatus) -> Ended {
     Ended::Done {

@@ -369,7 +369,8 @@ impl Core {
     }
 
     /// State, sends waiting and outstanding, gets posted, what has happened.
-    pub(crate) fn statistics(&self) -> (State, (usize, usize), usize, Counters) {
+    pub(crate) fn statistics(self: &Arc<Self>) -> (State, (usize, usize), usize, Counters) {
+        self.settle(self.lock());
         let mut inner = self.lock();
         let Inner { engine, plane, .. } = &mut *inner;
         let mut more = (0, Counters::default());
@@ -382,10 +383,10 @@ impl Core {
         }
         let (waiting, outstanding) = engine.pending();
         let mut counters = engine.counters();
-        counters.delivered += more.1.delivered;
-        counters.replied += more.1.replied;
-        counters.timed_out += more.1.timed_out;
-        counters.late_replies += more.1.late_replies;
+        counters.delivered = counters.delivered.saturating_add(more.1.delivered);
+        counters.replied = counters.replied.saturating_add(more.1.replied);
+        counters.timed_out = counters.timed_out.saturating_add(more.1.timed_out);
+        counters.late_replies = counters.late_replies.saturating_add(more.1.late_replies);
         let pending = (waiting, outstanding + more.0);
         (engine.state(), pending, engine.posted(), counters)
     }
@@ -426,7 +427,14 @@ impl Core {
         mut finished: Vec<Finished>,
     ) {
         let mut later = Vec::new();
+        let mut turns = 0_u32;
         loop {
+            turns += 1;
+            if turns > TURNS {
+                // Nobody posts gets this fast who means them.
+                inner.engine.handle_peer_closed();
+                turns = 0;
+            }
             inner.look_at_plane(&mut finished);
             let Inner { engine, plane, .. } = &mut *inner;
             let Some(output) = engine.poll_output_through(&mut Words(plane.on())) else {
@@ -495,6 +503,9 @@ impl Core {
         }
     }
 }
+
+/// Rounds of looking at what the client does, in one go: far more than an honest client gives reason for.
+const TURNS: u32 = 1 << 20;
 
 impl Alarm for Core {
     fn alarm_id(&self) -> u64 {

@@ -100,13 +100,21 @@ impl Core {
             return Tried::LongWay;
         };
         let mut inner = self.lock();
+        let mut withdrawn = 0;
         loop {
             let Inner { engine, plane, .. } = &mut *inner;
             let Some(plane) = plane.on() else {
                 return Tried::LongWay;
             };
-            // What is wrong there, or is for others, is seen to on the long way.
-            if plane.drain(engine).is_err() || plane.has_replied() {
+            // What is wrong there, or is for others, is seen to on the long way, as is what needs frames that the client
+            // does not read at the moment.
+            let needs_frames = file.is_some() && !engine.is_writable();
+            if needs_frames || plane.drain(engine).is_err() || plane.has_replied() {
+                return Tried::LongWay;
+            }
+            // Gets that are said to be posted, and are not, keep nobody here.
+            withdrawn += 1;
+            if withdrawn > layout::GETS {
                 return Tried::LongWay;
             }
             let Some((token, size)) = engine.take_get(length, reply) else {
@@ -115,6 +123,9 @@ impl Core {
                 }
                 return Tried::LongWay;
             };
+            if !plane.is_posted(token) {
+                continue;
+            }
             let Ok(mut reserved) = plane.reserve(token, bytes.len(), reply, false) else {
                 engine.return_get(token, size);
                 return Tried::LongWay;
@@ -369,6 +380,10 @@ impl Inner {
             self.send(&ToClient::Files { length }, payload, files);
         }
         for get in after.rings {
+            // Whoever polls reads what is there first, and then looks at all its gets.
+            if self.outbox.is_blocked() {
+                break;
+            }
             self.send(&ToClient::Ring { get }, Vec::new(), Vec::new());
         }
         if self.engine.state() != State::Connected {

@@ -93,7 +93,9 @@ impl PostedGet {
     pub(crate) fn look(&self) -> Option<Ended> {
         match &self.at {
             At::Host(call, _) => call.take(),
-            At::Memory(slot) => self.connection.look_around(*slot, self.size),
+            At::Memory(slot) => self
+                .connection
+                .look_around(*slot, self.size, Some(Instant::now())),
         }
     }
 
@@ -130,7 +132,10 @@ impl PostedGet {
     fn take_back(&self) -> Option<Ended> {
         match &self.at {
             At::Host(call, get) => self.connection.give_up_get(call, *get),
-            At::Memory(slot) => self.connection.withdraw_slot(*slot),
+            At::Memory(slot) => {
+                self.connection
+                    .withdraw_slot(*slot, self.size, Some(Instant::now()))
+            }
         }
     }
 

@@ -22,15 +22,26 @@ pub enum Kind {
     Simulator,
     /// Both ends in one process, packets through queues.
     Memory,
-    /// Linux sockets, both ends in one process.
+    /// Linux, questions through memory that both sides see, both ends in one process.
     Linux,
-    /// Linux sockets, clients in processes of their own.
+    /// The same, clients in processes of their own.
     Processes,
+    /// Linux, everything by packets, both ends in one process.
+    Packets,
+    /// The same, clients in processes of their own.
+    PacketProcesses,
 }
 
 impl Kind {
     /// All of them, in the order of the table's columns.
-    pub const ALL: [Self; 4] = [Self::Simulator, Self::Memory, Self::Linux, Self::Processes];
+    pub const ALL: [Self; 6] = [
+        Self::Simulator,
+        Self::Memory,
+        Self::Linux,
+        Self::Processes,
+        Self::Packets,
+        Self::PacketProcesses,
+    ];
 
     /// The table's heading.
     #[must_use]
@@ -40,13 +51,31 @@ impl Kind {
             Self::Memory => "in memory",
             Self::Linux => "Linux, one process",
             Self::Processes => "Linux, processes",
+            Self::Packets => "packets, one process",
+            Self::PacketProcesses => "packets, processes",
+        }
+    }
+
+    /// Whether questions may travel through memory.
+    #[must_use]
+    pub const fn shares_memory(self) -> bool {
+        matches!(self, Self::Linux | Self::Processes)
+    }
+
+    /// The kind that differs in nothing but that.
+    #[must_use]
+    pub const fn with_memory(self) -> Self {
+        match self {
+            Self::Packets => Self::Linux,
+            Self::PacketProcesses => Self::Processes,
+            other => other,
         }
     }
 
     /// Why it cannot express something.
     #[must_use]
     pub fn lacks(self, need: Need) -> Option<&'static str> {
-        lacks::lacks(self, need)
+        lacks::lacks(self.with_memory(), need)
     }
 
     /// A fresh one.
@@ -56,7 +85,7 @@ impl Kind {
     pub fn make(self) -> std::io::Result<Box<dyn Backend>> {
         Ok(match self {
             Self::Simulator => Box::new(sim::Simulator::default()),
-            Self::Memory | Self::Linux | Self::Processes => Box::new(real::Real::new(self)?),
+            _ => Box::new(real::Real::new(self)?),
         })
     }
 }

@@ -23,6 +23,8 @@ use crate::backend::{
 /// Ports of the library in this process.
 pub(super) struct Real {
     kind: Kind,
+    /// Questions may travel through memory.
+    shares_memory: bool,
     start: Instant,
     board: Arc<Board>,
     conns: Conns,
@@ -57,7 +59,8 @@ impl Real {
             Way::Directory(directory.path().into())
         };
         Ok(Self {
-            kind,
+            kind: kind.with_memory(),
+            shares_memory: kind.shares_memory(),
             start: Instant::now(),
             conns: Arc::default(),
             ports: BTreeMap::new(),
@@ -214,7 +217,9 @@ impl Backend for Real {
         let builder = if self.kind == Kind::Memory {
             ServerPort::unnamed()
         } else {
-            ServerPort::builder(&spec.name).directory(self.directory.path())
+            ServerPort::builder(&spec.name)
+                .directory(self.directory.path())
+                .shared_memory(self.shares_memory)
         };
         let builder = match &spec.access {
             Allow::Unsaid => builder,

@@ -143,6 +143,11 @@ impl Ends {
         slot
     }
 
+    /// What has become of a get.
+    pub(super) fn take(&self, slot: Slot) -> Taken {
+        self.client.take(slot, MOST)
+    }
+
     /// Waits for the end of a get.
     pub(super) fn wait(&self, slot: Slot) -> Taken {
         self.wait_until(slot, None)
@@ -152,11 +157,11 @@ impl Ends {
     pub(super) fn wait_until(&self, slot: Slot, deadline: Option<Instant>) -> Taken {
         loop {
             match self.client.wait(slot, deadline) {
-                Woken::Over => return self.client.take(slot),
+                Woken::Over => return self.take(slot),
                 Woken::Nudged => {}
                 Woken::Late | Woken::Ended => {
                     self.client.withdraw(slot);
-                    return self.client.take(slot);
+                    return self.take(slot);
                 }
             }
         }

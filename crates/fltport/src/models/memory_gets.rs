@@ -45,7 +45,7 @@ fn a_get_that_is_posted_meets_a_message_of_nobody() {
         let poster = spawn(move || client.post());
         ends.ask_then(Timeout::Never, |_| {});
         let slot = poster.join().unwrap();
-        let (_, bytes) = message(ends.client.take(slot)).expect("a get that nobody looks at");
+        let (_, bytes) = message(ends.take(slot)).expect("a get that nobody looks at");
         assert_eq!(bytes, b"?");
     });
 }
@@ -63,7 +63,7 @@ fn two_gets_that_are_posted_meet_two_messages() {
         ends.ask_then(Timeout::Never, |_| {});
         // One may bring the kick for both.
         for slot in posters.map(|poster| poster.join().unwrap()) {
-            assert!(message(ends.client.take(slot)).is_some(), "left alone");
+            assert!(message(ends.take(slot)).is_some(), "left alone");
         }
     });
 }
@@ -77,7 +77,7 @@ fn a_message_races_the_withdrawal_of_its_get() {
         let port = ends.port();
         let sender = spawn(move || port.notify(b"m", Timeout::Never));
         let withdrawn = ends.client.withdraw(slot);
-        let taken = ends.client.take(slot);
+        let taken = ends.take(slot);
         if withdrawn {
             assert_eq!(taken, Taken::Withdrawn);
             assert_eq!(ends.next().unwrap().1, b"m");

@@ -98,6 +98,8 @@ pub(crate) enum Taken {
     Disconnected,
     /// It is not over.
     NotYet,
+    /// More than it has room for.
+    Lie,
 }
 
 /// What became of an attempt to reply.
@@ -230,7 +232,7 @@ impl ClientPlane {
 
     /// What has become of a get, which is free again unless it is not over, or something still comes on the socket for it: then
     /// [`Self::free`] has to follow.
-    pub(crate) fn take(&self, slot: Slot) -> Taken {
+    pub(crate) fn take(&self, slot: Slot, size: u32) -> Taken {
         let word = self.get_word(slot.get);
         let now = Word::<Get>::from_bits(word.load(Ordering::Acquire))
             .filter(|word| word.generation == slot.generation);
@@ -239,7 +241,7 @@ impl ClientPlane {
         };
         let taken = match now.state {
             Get::Posted => return Taken::NotYet,
-            Get::Assigned => self.read_message(slot),
+            Get::Assigned => self.read_message(slot, size),
             Get::TooSmall => {
                 let lengths = Record::of(slot.get).lengths();
                 Taken::TooSmall(layout::low(self.host.load(lengths, Ordering::Relaxed)))
@@ -264,7 +266,7 @@ impl ClientPlane {
 
     /// Takes the message of a get that is over, if it has one and that is all in memory; otherwise nothing has happened.
     #[inline]
-    pub(crate) fn take_message(&self, slot: Slot, message: &mut Message) -> bool {
+    pub(crate) fn take_message(&self, slot: Slot, size: u32, message: &mut Message) -> bool {
         let bits = self.get_word(slot.get).load(Ordering::Acquire);
         if bits != Word::new(Get::Assigned, slot.generation).bits() {
             return false;
@@ -276,6 +278,9 @@ impl ClientPlane {
             return false;
         };
         let lengths = load(record.lengths());
+        if !exchange::fits(size, layout::low(lengths)) {
+            return false;
+        }
         let header = MessageHeader::new(layout::high(lengths), load(record.id()));
         message.fill(header, load(record.deadline()), |payload| {
             self.copy_payload(offset, layout::low(lengths), payload);
@@ -285,7 +290,7 @@ impl ClientPlane {
         true
     }
 
-    fn read_message(&self, slot: Slot) -> Taken {
+    fn read_message(&self, slot: Slot, size: u32) -> Taken {
         let record = Record::of(slot.get);
         let load = |offset| self.host.load(offset, Ordering::Relaxed);
         let place = Place::from_bits(load(record.place()));
@@ -293,6 +298,9 @@ impl ClientPlane {
             return Taken::ByFrame;
         };
         let lengths = load(record.lengths());
+        if !exchange::fits(size, layout::low(lengths)) {
+            return Taken::Lie;
+        }
         let mut payload = Payload::empty();
         self.copy_payload(offset, layout::low(lengths), &mut payload);
         self.pace.begin();

@@ -37,6 +37,10 @@ impl Gets<Body, Sender> for Words<'_> {
 impl HostPlane {
     /// Delivers a message that has waited for a get.
     fn deliver(&mut self, token: u64, offer: Offer<Body, Sender>) -> Delivery<Body, Sender> {
+        // Before a long message is copied for nothing.
+        if !self.is_posted(token) {
+            return Delivery::Withdrawn(offer);
+        }
         let elsewhere = matches!(offer.sender, Sender::Calls(_));
         let Ok(reserved) = self.reserve(token, offer.body.bytes.len(), offer.reply, elsewhere)
         else {
@@ -64,6 +68,10 @@ impl HostPlane {
         token: u64,
         offer: Offer<Body, Sender>,
     ) -> Delivery<Body, Sender> {
+        if layout::get_of(token).is_some_and(|get| !self.fill_record(get)) {
+            // Not even a word can be said there: the message is for a get that has a page.
+            return Delivery::Withdrawn(offer);
+        }
         let ticket = offer.reply.map(|capacity| self.ticket(capacity));
         let short = matches!(ticket, Some(Err(NoRoom)));
         let ticket = ticket.and_then(Result::ok);

@@ -33,6 +33,8 @@ pub(crate) struct HostPlane {
     replies: Blocks,
     kick: u64,
     armed: bool,
+    /// What the client has done wrong.
+    lie: Option<Violation>,
     /// Numbers of messages begin here; those before it were the engine's.
     pub(crate) first_id: u64,
     pub(crate) delivered: u64,
@@ -135,6 +137,7 @@ impl HostPlane {
             replies: Blocks::new(layout::REPLY_BLOCKS, longest),
             kick: 0,
             armed: false,
+            lie: None,
             first_id: layout::message_id(0, first),
             delivered: 0,
             after: After::default(),
@@ -143,6 +146,9 @@ impl HostPlane {
 
     /// Takes what the client has put in the ring: gets for the engine, replies for whoever is not at their word.
     pub(crate) fn drain(&mut self, engine: &mut Engine) -> Result<(), Violation> {
+        if let Some(lie) = self.lie {
+            return Err(lie);
+        }
         if !self.memory.has_entry(self.head) {
             return Ok(());
         }
@@ -157,7 +163,11 @@ impl HostPlane {
             match Entry::from_bits(bits) {
                 Some(Entry::Posted { get, size }) => self.take_posted(get, size, engine),
                 Some(Entry::Replied { waiter }) => self.after.replied.push(waiter),
-                None => return Err(Violation("nonsense in the ring")),
+                None => {
+                    // Whoever finds it first may not be the one who acts on it.
+                    self.lie = Some(Violation("nonsense in the ring"));
+                    return Err(Violation("nonsense in the ring"));
+                }
             }
         }
         let head = self.memory.host.word(host_word::HEAD);
@@ -216,18 +226,14 @@ impl HostPlane {
             }
             ticket => ticket.and_then(Result::ok),
         };
-        let known = &mut self.gets[get % layout::GETS];
-        if !known.filled {
-            let page = self.memory.host.part(Record::of(get).id(), 8);
-            if sys::fill_memory(page).is_err() {
-                block.into_iter().for_each(|b| self.messages.give_back(b));
-                ticket
-                    .into_iter()
-                    .for_each(|ticket| drop(self.release(ticket)));
-                return Err(NoRoom);
-            }
-            known.filled = true;
+        if !self.fill_record(get) {
+            block.into_iter().for_each(|b| self.messages.give_back(b));
+            ticket
+                .into_iter()
+                .for_each(|ticket| drop(self.release(ticket)));
+            return Err(NoRoom);
         }
+        let known = &mut self.gets[get % layout::GETS];
         known.queued = false;
         known.block = block;
         let generation = known.generation;
@@ -280,13 +286,12 @@ impl HostPlane {
             NtStatus::BUFFER_TOO_SMALL => GetStep::Refuse,
             _ => GetStep::Disconnect,
         };
+        if !self.fill_record(get) {
+            return Refusal::Withdrawn;
+        }
         let known = &mut self.gets[get % layout::GETS];
         known.queued = false;
         let record = Record::of(get);
-        if !known.filled && sys::fill_memory(self.memory.host.part(record.id(), 8)).is_err() {
-            return Refusal::Withdrawn;
-        }
-        known.filled = true;
         self.memory
             .host
             .store(record.lengths(), needed.into(), Ordering::Relaxed);
@@ -310,6 +315,24 @@ impl HostPlane {
         if !awake {
             self.after.wakes.push(get);
         }
+    }
+
+    /// Makes the page of a get's record be there.
+    pub(super) fn fill_record(&mut self, get: usize) -> bool {
+        let known = &mut self.gets[get % layout::GETS];
+        if !known.filled {
+            let page = self.memory.host.part(Record::of(get).id(), 8);
+            known.filled = sys::fill_memory(page).is_ok();
+        }
+        known.filled
+    }
+
+    /// Whether a get is posted, as far as its word says.
+    pub(crate) fn is_posted(&self, token: u64) -> bool {
+        layout::get_of(token).is_none_or(|get| {
+            let generation = self.gets[get % layout::GETS].generation;
+            self.memory.is_posted(get, generation)
+        })
     }
 
     /// Tells the engine of gets that were withdrawn and that nothing has noticed.

@@ -3,6 +3,7 @@
 //! Loom's waits have no limit. Here a wait with one comes to it at once, which is one of the orders that a limit allows; the
 //! others are shuttle's, as are models of more than a few steps.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::{LockResult, OnceLock};
 use std::time::Duration;
@@ -21,8 +22,8 @@ pub(crate) fn advance(wait: Duration) {
 
 /// A word.
 ///
-/// Loom takes `SeqCst` for `AcqRel`, which allows what no machine does. So here such a store has a fence behind it, and such a
-/// load one before it, which is how compilers make them of machines' instructions.
+/// Loom takes `SeqCst` for `AcqRel`, which allows what no machine does. Here a load of that order has a fence before it if its
+/// thread has stored in that order since the last one: what a store and a load promise together, and neither alone.
 pub(crate) struct AtomicU64(OnceLock<loom::sync::atomic::AtomicU64>);
 
 impl AtomicU64 {
@@ -41,25 +42,36 @@ impl AtomicU64 {
     }
 
     pub(crate) fn load(&self, order: Ordering) -> u64 {
-        fence(order);
+        before_load(order);
         self.word().load(order)
     }
 
     pub(crate) fn store(&self, value: u64, order: Ordering) {
         self.word().store(value, order);
-        fence(order);
+        after_store(order);
+    }
+
+    fn exchange<R>(
+        &self,
+        order: Ordering,
+        step: impl FnOnce(&loom::sync::atomic::AtomicU64) -> R,
+    ) -> R {
+        before_load(order);
+        let result = step(self.word());
+        after_store(order);
+        result
     }
 
     pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
-        fenced(order, || self.word().swap(value, order))
+        self.exchange(order, |word| word.swap(value, order))
     }
 
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        fenced(order, || self.word().fetch_add(value, order))
+        self.exchange(order, |word| word.fetch_add(value, order))
     }
 
     pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
-        fenced(order, || self.word().fetch_or(value, order))
+        self.exchange(order, |word| word.fetch_or(value, order))
     }
 
     pub(crate) fn compare_exchange(
@@ -69,8 +81,8 @@ impl AtomicU64 {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64> {
-        fenced(success, || {
-            self.word().compare_exchange(current, new, success, failure)
+        self.exchange(success, |word| {
+            word.compare_exchange(current, new, success, failure)
         })
     }
 }
@@ -87,17 +99,21 @@ impl fmt::Debug for AtomicU64 {
     }
 }
 
-fn fence(order: Ordering) {
-    if order == Ordering::SeqCst {
+loom::thread_local! {
+    /// This thread has stored in sequential order, and not loaded since.
+    static STORED: Cell<bool> = Cell::new(false);
+}
+
+fn before_load(order: Ordering) {
+    if order == Ordering::SeqCst && STORED.with(|stored| stored.replace(false)) {
         loom::sync::atomic::fence(order);
     }
 }
 
-fn fenced<R>(order: Ordering, step: impl FnOnce() -> R) -> R {
-    fence(order);
-    let result = step();
-    fence(order);
-    result
+fn after_store(order: Ordering) {
+    if order == Ordering::SeqCst {
+        STORED.with(|stored| stored.set(true));
+    }
 }
 
 #[derive(Debug, Default)]

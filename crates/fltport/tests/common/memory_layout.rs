@@ -12,16 +12,16 @@ pub(crate) const RING: u64 = 256;
 /// The host's control words.
 pub(crate) const ENDED: usize = 0;
 pub(crate) const KICK: usize = 64;
-pub(crate) const SLEEPER: usize = 72;
 pub(crate) const HEAD: usize = 128;
 pub(crate) const HOST_PACE: usize = 192;
 pub(crate) const HOST_HOME: usize = 200;
+pub(crate) const HOST_CORE: usize = 208;
 
 /// The client's control words.
-pub(crate) const TAIL: usize = 0;
 pub(crate) const CLIENT_PACE: usize = 64;
 pub(crate) const LATE: usize = 72;
 pub(crate) const CLIENT_HOME: usize = 80;
+pub(crate) const CLIENT_CORE: usize = 88;
 
 /// Where a message's payload is not in the host's part, and that a file comes with it.
 pub(crate) const BY_FRAME: u64 = 1 << 32;
@@ -87,7 +87,13 @@ pub(crate) const fn posted(get: u64, size: u32) -> u64 {
 }
 
 pub(crate) const fn replied(waiter: u64) -> u64 {
-    1 << 31 | waiter
+    1 << 17 | waiter
+}
+
+/// An entry of the ring as the one of this number: by its lap round the ring it is new.
+pub(crate) const fn numbered(entry: u64, number: u64) -> u64 {
+    let lap = number / RING % 0x3FFF + 1;
+    entry & !(0x3FFF << 18) | lap << 18
 }
 
 pub(crate) const fn word(state: u64, generation: u64) -> u64 {

@@ -81,9 +81,9 @@ impl Memory {
 
     /// Puts an entry in the ring, whatever it is.
     pub(crate) fn push(&mut self, entry: u64) {
-        self.client.store(layout::ring_entry(self.tail), entry);
-        self.tail = self.tail.wrapping_add(1);
-        self.client.store(layout::TAIL, self.tail);
+        let bits = layout::numbered(entry, self.tail);
+        self.client.store(layout::ring_entry(self.tail), bits);
+        self.tail += 1;
         if self.host.load(layout::KICK) != 0 {
             self.kick();
         }

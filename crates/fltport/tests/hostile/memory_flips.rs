@@ -43,14 +43,16 @@ const FLIPS: &[Flip] = &[
         map.store(layout::get_word(0), bits & !0x77 | random.next() & 0x77);
     }),
     ("the ring", |map, random| {
-        let entry = random.next() & (1 << 31 | 0x7F | u64::from(u32::MAX) << 32);
-        map.store(layout::ring_entry(random.next()), entry);
+        let entry = random.next() & (1 << 17 | 0x7F | u64::from(u32::MAX) << 32);
+        let number = random.next() & 0x3FF;
+        map.store(layout::ring_entry(number), layout::numbered(entry, number));
+        map.store(layout::CLIENT_CORE, random.next() & 3);
         map.store(layout::CLIENT_PACE, random.next() & 0xFFFF);
         map.store(layout::CLIENT_HOME, random.next() & 3);
     }),
     ("any word", |map, random| {
         let words = [
-            layout::TAIL,
+            layout::CLIENT_CORE,
             layout::CLIENT_PACE,
             layout::LATE,
             layout::ring_entry(random.next()),

@@ -42,7 +42,7 @@ impl Liar {
     /// Waits until the client has posted a get.
     pub(crate) fn await_get(&mut self) {
         let end = Instant::now() + LIMIT;
-        while self.client.load(layout::TAIL) == 0 {
+        while self.client.load(layout::ring_entry(0)) == 0 {
             assert!(Instant::now() < end, "no get is posted");
             std::thread::yield_now();
         }
@@ -161,7 +161,7 @@ pub(crate) const LIES: &[Lie] = &[
     ("a wish for kicks and sleepers", |l| {
         for word in [
             layout::KICK,
-            layout::SLEEPER,
+            layout::HOST_CORE,
             layout::HOST_PACE,
             layout::HOST_HOME,
         ] {

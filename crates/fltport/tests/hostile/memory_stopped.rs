@@ -72,7 +72,7 @@ fn a_reply_that_is_claimed_and_never_finished_is_waited_for_a_moment() {
             until("its connection is over", || stage.state().live == 1);
         });
         client.kill();
-        check(&stage, question);
+        check(stage, question);
     }
     stage.finish();
 }
@@ -177,6 +177,6 @@ fn a_client_that_wakes_and_moves_the_hosts_sleepers_delays_nothing() {
             assert!(took < Duration::from_millis(300) + TOLERANCE || closed.elapsed() < TOLERANCE);
         });
         drop(memory);
-        check(&stage, question);
+        check(stage, question);
     }
 }

@@ -86,8 +86,8 @@ fn delivered(memory: &mut Memory) -> u64 {
 enum Lie {
     /// Any bits, at this offset of the client's part.
     Bits(usize, u64),
-    /// So far from what it should be.
-    Tail(u64),
+    /// The next in the ring, as one so many further.
+    Lap(u64),
     /// The next in the ring.
     Entry(u64),
     /// The word of the get: a state, a generation so far from the right one, marks.
@@ -107,7 +107,7 @@ fn lies() -> Vec<Lie> {
     let mut lies = Vec::new();
     for bits in any {
         for offset in [
-            layout::TAIL,
+            layout::CLIENT_CORE,
             layout::CLIENT_PACE,
             layout::LATE,
             layout::CLIENT_HOME,
@@ -118,12 +118,12 @@ fn lies() -> Vec<Lie> {
         }
     }
     let far = [1, 255, 256, 257, 1 << 32, u64::MAX, u64::MAX - 255, 1 << 63];
-    lies.extend(far.map(Lie::Tail));
+    lies.extend(far.map(Lie::Lap));
     let full = u64::from(u32::MAX) << 32;
     lies.extend(any.map(Lie::Entry));
     lies.extend([0, 1, 63, 64].map(|get| Lie::Entry(get | full)));
     lies.extend([15, 16, 24].map(|size| Lie::Entry(layout::posted(0, size))));
-    let waiters = [0, 1, 2, 65_536, 65_537, (1 << 31) - 1];
+    let waiters = [0, 1, 2, 65_536, 65_537, (1 << 17) - 1];
     lies.extend(waiters.map(|waiter| Lie::Entry(layout::replied(waiter))));
     lies.push(Lie::Entry(layout::replied(1) | 1 << 32));
     let words = [Lie::Get, Lie::Waiter];
@@ -163,10 +163,15 @@ impl Lie {
         };
         match self {
             Self::Bits(offset, bits) => put(offset, bits),
-            Self::Tail(far) => put(layout::TAIL, memory.tail.wrapping_add(far)),
-            Self::Entry(entry) => {
+            Self::Lap(far) => {
+                let number = memory.tail.wrapping_add(far);
+                let entry = layout::numbered(layout::posted(0, 4096), number);
+                put(layout::ring_entry(number), entry);
                 put(layout::ring_entry(memory.tail), entry);
-                put(layout::TAIL, memory.tail.wrapping_add(1));
+            }
+            Self::Entry(entry) => {
+                let entry = layout::numbered(entry, memory.tail);
+                put(layout::ring_entry(memory.tail), entry);
             }
             Self::Get(state, far, marks) => {
                 let bits = word(state, memory.generations[0], far, marks);
@@ -190,7 +195,8 @@ impl Lie {
 
 /// Tells every lie at this step, each on a connection of its own, some of them at the same time.
 fn attack(at: &Path, step: Step) -> Vec<Raw> {
-    const AT_ONCE: usize = 24;
+    // Fewer than handshakes that one user may have.
+    const AT_ONCE: usize = 12;
     let lies = lies();
     std::thread::scope(|scope| {
         for first in 0..AT_ONCE {
