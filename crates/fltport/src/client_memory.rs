@@ -178,12 +178,15 @@ impl Connection {
 
     /// Open files came for gets in memory, whose numbers these bytes are.
     pub(crate) fn mail_files(&self, gets: &[u8], files: Vec<Attachment>) -> Result<(), Violation> {
-        let (gets, rest) = gets.as_chunks::<8>();
-        if gets.len() != files.len() || !rest.is_empty() {
+        let gets = gets.chunks(8);
+        if gets.len() != files.len() {
             return Err(Violation("other files than gets"));
         }
-        for (get, file) in gets.iter().zip(files) {
-            let get = u64::from_ne_bytes(*get);
+        for (get, file) in gets.zip(files) {
+            let get = get
+                .try_into()
+                .map_err(|_| Violation("half the number of a get"))?;
+            let get = u64::from_ne_bytes(get);
             self.mail(get, |mail| mail.files.insert(get, file).is_none())?;
         }
         Ok(())

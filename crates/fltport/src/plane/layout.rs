@@ -60,7 +60,10 @@ pub(crate) mod client_word {
     pub(crate) const RING: usize = 2048;
 }
 
-const _: () = assert!(client_word::RING + RING as usize * 8 <= PAGE);
+/// Bytes of the ring.
+const RING_BYTES: usize = 256 * 8;
+
+const _: () = assert!(RING_BYTES as u64 == RING * 8 && client_word::RING + RING_BYTES <= PAGE);
 
 /// Bytes of a get's record in the host's part.
 const RECORD: usize = 256;
@@ -283,8 +286,9 @@ impl Entry {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
 pub(crate) const fn low(bits: u64) -> u32 {
-    (bits & u32::MAX as u64) as u32
+    bits as u32
 }
 
 pub(crate) const fn high(bits: u64) -> u32 {
@@ -517,7 +521,7 @@ mod tests {
         ];
         let client = [
             ends(client_word::PACE, 8),
-            ends(client_word::RING, RING as usize * 8),
+            ends(client_word::RING, RING_BYTES),
             ends(get_word(0), 64),
             ends(get_word(63), 64),
             ends(waiter_word(0), WAITER),

@@ -132,11 +132,14 @@ impl Region {
             unsafe { by_instruction(room.as_ptr().cast_mut().cast(), bytes.as_ptr(), bytes.len()) };
             return;
         }
-        let (whole, rest) = bytes.as_chunks::<8>();
+        let whole = bytes.chunks_exact(8);
+        let rest = whole.remainder();
+        let last = bytes.len() / 8;
         for (word, bytes) in room.iter().zip(whole) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            let bytes = bytes.try_into().unwrap_or_default();
+            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         }
-        if let (false, Some(word)) = (rest.is_empty(), room.get(whole.len())) {
+        if let (false, Some(word)) = (rest.is_empty(), room.get(last)) {
             let mut last = [0; 8];
             last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
             word.store(u64::from_ne_bytes(last), Ordering::Relaxed);
@@ -153,11 +156,12 @@ impl Region {
             unsafe { by_instruction(bytes.as_mut_ptr(), room.as_ptr().cast(), bytes.len()) };
             return;
         }
-        let (whole, rest) = bytes.as_chunks_mut::<8>();
-        let words = whole.len();
-        for (word, bytes) in room.iter().zip(whole) {
-            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        let words = bytes.len() / 8;
+        let mut whole = bytes.chunks_exact_mut(8);
+        for (word, bytes) in room.iter().zip(&mut whole) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
+        let rest = whole.into_remainder();
         if let (false, Some(word)) = (rest.is_empty(), room.get(words)) {
             let last = word.load(Ordering::Relaxed).to_ne_bytes();
             rest.iter_mut().zip(last).for_each(|(to, from)| *to = from);
@@ -175,6 +179,7 @@ impl Region {
         match &self.words {
             Words::Heap(words) => words,
             #[cfg(not(all(test, any(loom, shuttle))))]
+            #[expect(clippy::disallowed_methods, reason = "words, and not bytes")]
             // SAFETY: whoever made the mapping vouches for so many readable bytes, until it is dropped with `self`; atomic
             // words promise nothing of what others do to them.
             Words::Mapped(mapping) => unsafe {

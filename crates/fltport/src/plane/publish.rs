@@ -42,7 +42,7 @@ impl Memory {
         let record = Record::of(reserved.get);
         let offset = reserved
             .block
-            .map_or(record.payload(), |block| block.offset);
+            .map_or_else(|| record.payload(), |block| block.offset);
         self.host.copy_in(offset, bytes);
         let at = At::Offset(u32::try_from(offset).unwrap_or(0));
         self.publish_at(reserved, bytes.len(), Place { at, file }, deadline)

@@ -11,7 +11,7 @@ use crate::sync::{AtomicU64, Instant, Ordering, StaticAtomicU64, start};
 
 /// Whether a peer with this published pace is worth waiting for awake.
 pub(crate) fn is_quick(pace: u64) -> bool {
-    pace != 0 && pace < QUICK.as_nanos() as u64
+    pace != 0 && Duration::from_nanos(pace) < QUICK
 }
 
 /// Below this a peer is quick: about half of what two wake-ups cost.
