@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use fltport_engine::connection::{Connection, State, Violation};
 use fltport_engine::output::{Outcome, Output, RequestKey, SendKey};
-use fltport_engine::questions::Counters;
 use fltport_engine::wire::{ToClient, ToHost};
 use fltport_engine::{NtStatus, Timeout};
 
@@ -158,11 +157,7 @@ impl Core {
 
     /// Takes a send on; `sender` is told of its end, perhaps before this returns.
     pub(crate) fn send(self: &Arc<Self>, message: Outgoing, sender: Sender) -> SendKey {
-        let Outgoing {
-            body,
-            reply,
-            timeout,
-        } = message;
+        let (body, reply, timeout) = (message.body, message.reply, message.timeout);
         let watched = matches!(sender, Sender::Calls(_)) && timeout != Timeout::Never;
         let mut inner = self.lock();
         let now = clock::now();
@@ -368,29 +363,6 @@ impl Core {
         self.memory.set(Arc::clone(memory)).ok();
     }
 
-    /// State, sends waiting and outstanding, gets posted, what has happened.
-    pub(crate) fn statistics(self: &Arc<Self>) -> (State, (usize, usize), usize, Counters) {
-        self.settle(self.lock());
-        let mut inner = self.lock();
-        let Inner { engine, plane, .. } = &mut *inner;
-        let mut more = (0, Counters::default());
-        if let Some(plane) = plane.on() {
-            // What is wrong with the ring is found again by whoever acts on it.
-            plane.drain(engine).ok();
-            plane.prune(engine);
-            plane.take_all_back();
-            more = (plane.waiters.live_count(), plane.counters());
-        }
-        let (waiting, outstanding) = engine.pending();
-        let mut counters = engine.counters();
-        counters.delivered = counters.delivered.saturating_add(more.1.delivered);
-        counters.replied = counters.replied.saturating_add(more.1.replied);
-        counters.timed_out = counters.timed_out.saturating_add(more.1.timed_out);
-        counters.late_replies = counters.late_replies.saturating_add(more.1.late_replies);
-        let pending = (waiting, outstanding + more.0);
-        (engine.state(), pending, engine.posted(), counters)
-    }
-
     fn watch(self: &Arc<Self>) {
         let mut inner = self.lock();
         let mut deadlines = inner.engine.next_deadlines();
@@ -427,13 +399,10 @@ impl Core {
         mut finished: Vec<Finished>,
     ) {
         let mut later = Vec::new();
-        let mut turns = 0_u32;
-        loop {
-            turns += 1;
-            if turns > TURNS {
+        for turn in 0.. {
+            if turn == TURNS {
                 // Nobody posts gets this fast who means them.
                 inner.engine.handle_peer_closed();
-                turns = 0;
             }
             inner.look_at_plane(&mut finished);
             let Inner { engine, plane, .. } = &mut *inner;

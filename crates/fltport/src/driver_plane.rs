@@ -321,6 +321,29 @@ impl Core {
         None
     }
 
+    /// State, sends waiting and outstanding, gets posted, what has happened.
+    pub(crate) fn statistics(self: &Arc<Self>) -> (State, (usize, usize), usize, Counters) {
+        self.settle(self.lock());
+        let mut inner = self.lock();
+        let Inner { engine, plane, .. } = &mut *inner;
+        let mut more = (0, Counters::default());
+        if let Some(plane) = plane.on() {
+            // What is wrong with the ring is found again by whoever acts on it.
+            plane.drain(engine).ok();
+            plane.prune(engine);
+            plane.take_all_back();
+            more = (plane.waiters.live_count(), plane.counters());
+        }
+        let (waiting, outstanding) = engine.pending();
+        let mut counters = engine.counters();
+        counters.delivered = counters.delivered.saturating_add(more.1.delivered);
+        counters.replied = counters.replied.saturating_add(more.1.replied);
+        counters.timed_out = counters.timed_out.saturating_add(more.1.timed_out);
+        counters.late_replies = counters.late_replies.saturating_add(more.1.late_replies);
+        let pending = (waiting, outstanding + more.0);
+        (engine.state(), pending, engine.posted(), counters)
+    }
+
     /// Enters the engine and the memory together.
     pub(crate) fn enter_plane(
         self: &Arc<Self>,

@@ -8,6 +8,10 @@
 /// One that no model follows: it lives longer than any, or decides nothing.
 pub(crate) use std::sync::atomic::AtomicU64 as StaticAtomicU64;
 
+/// Half of a word, as the system knows it: never loaded or stored here.
+#[cfg(not(all(test, any(loom, shuttle))))]
+pub(crate) use std::sync::atomic::AtomicU32 as Half;
+
 #[cfg(not(all(test, any(loom, shuttle))))]
 mod standard {
     pub(crate) use crate::sys::futex;

@@ -22,7 +22,7 @@ pub(super) fn exhaust(preemptions: Option<usize>, model: impl Fn() + Sync + Send
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(preemptions);
     builder.max_branches = 10_000;
-    let orders = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let orders = Arc::new(sync::StaticAtomicU64::new(0));
     let count = Arc::clone(&orders);
     builder.check(move || {
         count.fetch_add(1, Ordering::Relaxed);

@@ -5,14 +5,13 @@
 //! word that he does not see.
 #![allow(unsafe_code)] // the lower half of a word as a word of its own, for the system only
 
-use std::sync::atomic::{AtomicBool, Ordering as StdOrdering};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Flags, Wait, WaitFlags, WaitPtr, WaitvFlags};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Half, Ordering, StaticAtomicU64};
 
 /// Sleeps until `word`'s lower half is not `low`, somebody wakes it, or `limit`; perhaps shorter. For a word of this
 /// process or of a peer that is trusted to wake.
@@ -29,8 +28,8 @@ pub(crate) fn sleep_either(
     own: (&AtomicU64, u32),
     limit: Option<Duration>,
 ) {
-    static MISSING: AtomicBool = AtomicBool::new(false);
-    if !MISSING.load(StdOrdering::Relaxed) {
+    static MISSING: StaticAtomicU64 = StaticAtomicU64::new(0);
+    if MISSING.load(Ordering::Relaxed) == 0 {
         let waits = [
             wait(shared, WaitFlags::empty()),
             wait(own, WaitFlags::PRIVATE),
@@ -48,7 +47,7 @@ pub(crate) fn sleep_either(
         if result != Err(Errno::NOSYS) {
             return;
         }
-        MISSING.store(true, StdOrdering::Relaxed);
+        MISSING.store(1, Ordering::Relaxed);
     }
     // Before Linux 5.16: short sleeps on the one, looks at the other.
     let limit = limit.map_or(SLICE, |limit| limit.min(SLICE));
@@ -79,9 +78,9 @@ fn wait((word, low): (&AtomicU64, u32), scope: WaitFlags) -> Wait {
 }
 
 /// The half of a word that has its lower bits.
-fn half(word: &AtomicU64) -> &std::sync::atomic::AtomicU32 {
+fn half(word: &AtomicU64) -> &Half {
     let start: *const AtomicU64 = word;
-    let halves: *const std::sync::atomic::AtomicU32 = start.cast();
+    let halves: *const Half = start.cast();
     let lower = if cfg!(target_endian = "little") { 0 } else { 1 };
     // SAFETY: a word has two halves, so the sum stays inside of it.
     let half = unsafe { halves.add(lower) };
@@ -103,7 +102,6 @@ fn duration(time: Timespec) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
     use std::time::Instant;
 
     use super::*;
