@@ -92,7 +92,7 @@ impl Fields {
             3 => self.uses_only("t"),
             4 => self.uses_only("ltia"),
             5 => self.uses_only("lta"),
-            6 => self.uses_only(""),
+            6..=8 => self.uses_only(""),
             32 => self.uses_only("l"),
             _ => false,
         }
@@ -111,6 +111,9 @@ impl Fields {
             20 => self.uses_only("lta"),
             21 => self.uses_only("i"),
             22 => self.uses_only(""),
+            23 => self.uses_only("iab"),
+            24 => self.uses_only("t"),
+            25 => self.uses_only("l"),
             32 => self.uses_only("l"),
             _ => false,
         }
@@ -301,7 +304,9 @@ fn to_host(bytes: &[u8]) {
                     request, capacity, ..
                 } => host.handle_request(request, body, capacity),
                 ToHost::Close => host.handle_client_closing(),
-                ToHost::Hello { .. } | ToHost::Chunk { .. } => return Err(Violation("not now")),
+                ToHost::Hello { .. } | ToHost::Attach | ToHost::Kick | ToHost::Chunk { .. } => {
+                    return Err(Violation("not now"));
+                }
             }
         }
         sends += 1;
@@ -395,7 +400,12 @@ fn to_client(bytes: &[u8]) {
                 client.handle_request_done(request, status, Some(body))?;
             }
             ToClient::Disconnected => client.handle_disconnected(),
-            ToClient::Connected { .. } | ToClient::Abandoned { .. } | ToClient::Chunk { .. } => {}
+            ToClient::Connected { .. }
+            | ToClient::Abandoned { .. }
+            | ToClient::Attached { .. }
+            | ToClient::Ring { .. }
+            | ToClient::Files { .. }
+            | ToClient::Chunk { .. } => {}
         }
         look(&mut client);
         Ok(())

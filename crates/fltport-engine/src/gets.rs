@@ -37,7 +37,7 @@ pub enum Delivery<B, S> {
     Withdrawn(Offer<B, S>),
     /// The get has it. The sender of a message that wants no reply comes back to be told; the other waits with the link.
     Done(Option<S>),
-    /// The get is to have it by [`Output::Deliver`]; who waits for the reply does so with the link.
+    /// The get is to have it by [`crate::output::Output::Deliver`]; who waits for the reply does so with the link.
     Announced {
         /// The header that the link has made.
         header: MessageHeader,
@@ -48,7 +48,7 @@ pub enum Delivery<B, S> {
         /// The sender of a message that wants no reply.
         delivered: Option<S>,
     },
-    /// The get is to have it by [`Output::Deliver`], and everything else is the engine's.
+    /// The get is to have it by [`crate::output::Output::Deliver`], and everything else is the engine's.
     Framed(Offer<B, S>),
 }
 
@@ -59,7 +59,7 @@ pub enum Refusal {
     Withdrawn,
     /// The get has been told.
     Done,
-    /// The get is to be told by [`Output::GetFailed`].
+    /// The get is to be told by [`crate::output::Output::GetFailed`].
     Framed,
 }
 

@@ -82,6 +82,12 @@ pub fn seeds() -> Vec<Seed> {
     .header();
     let abandoned = ToClient::Abandoned { message_id: 1 }.header();
     let over = ToClient::Disconnected.header();
+    let attached = ToClient::Attached {
+        status: NtStatus::SUCCESS,
+        layout: 1,
+        first_id: 0,
+    }
+    .header();
     let whole = PART * 2 + 5;
     let whole_length = u32::try_from(whole).unwrap_or(0);
     let part_length = u32::try_from(PART).unwrap_or(0);
@@ -99,6 +105,17 @@ pub fn seeds() -> Vec<Seed> {
         ("frame-request-done", one(done.as_bytes())),
         ("frame-abandoned", one(abandoned.as_bytes())),
         ("frame-disconnected", one(over.as_bytes())),
+        ("frame-attach", one(ToHost::Attach.header().as_bytes())),
+        ("frame-kick", one(ToHost::Kick.header().as_bytes())),
+        ("frame-attached", one(attached.as_bytes())),
+        (
+            "frame-ring",
+            one(ToClient::Ring { get: 1 << 63 }.header().as_bytes()),
+        ),
+        (
+            "frame-files",
+            one(ToClient::Files { length: 8 }.header().as_bytes()),
+        ),
         ("name", name(r"\fltport\Control")),
         ("name-longest", name(&format!("\\{}", "ä".repeat(119)))),
         ("name-up", name(r"\a\..\b")),

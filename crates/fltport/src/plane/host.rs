@@ -1,7 +1,7 @@
 //! The host's end of the memory, under its connection's lock: which gets are posted, who waits, what is free.
 //!
 //! What the client may write says only *that* something happened; which, where and how long is in records that it does not
-//! see. A get is taken under the lock, filled without it, and published by its word; see [`HostPlane::reserve`].
+//! see. A get is taken under the lock, filled without it, and published by its word; see `HostPlane::reserve`.
 
 use std::sync::Arc;
 
@@ -205,7 +205,7 @@ impl HostPlane {
     }
 
     /// Prepares a get that the engine has given out for a message of `length` bytes. It is this caller's alone until
-    /// [`Memory::publish`] or [`Self::undo`]. `elsewhere`: no thread will be at the waiter's word.
+    /// `Memory::publish` or [`Self::undo`]. `elsewhere`: no thread will be at the waiter's word.
     pub(crate) fn reserve(
         &mut self,
         token: u64,
