@@ -164,6 +164,11 @@ impl Connection {
                     self.memory.spins,
                 );
                 self.memory.plane.set(plane).ok();
+                // The host begins to use it when it knows that it is mapped. The rest of the frames before this one may
+                // still wait; whoever sends next sends this too.
+                let mut unsent = self.unsent();
+                unsent.push(&ToHost::Kick, Vec::new());
+                unsent.flush(&*self.link);
             }
         }
         drop(asked);

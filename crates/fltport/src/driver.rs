@@ -106,6 +106,8 @@ pub(crate) struct Inner {
 pub(crate) enum Plane {
     /// The client has not asked for it.
     None,
+    /// It was given some, and has not said that it has mapped its piece, which is this.
+    Offered(Box<HostPlane>, Arc<Attachment>),
     On(Box<HostPlane>),
     /// The connection is over, or the client was told that it gets none.
     Over,
@@ -115,7 +117,7 @@ impl Plane {
     pub(crate) fn on(&mut self) -> Option<&mut HostPlane> {
         match self {
             Self::On(plane) => Some(plane),
-            Self::None | Self::Over => None,
+            Self::None | Self::Offered(..) | Self::Over => None,
         }
     }
 }

@@ -262,10 +262,9 @@ impl Core {
         let (status, first_id, files) = match made {
             Some((plane, files)) => {
                 let first_id = plane.first_id;
-                inner.engine.handle_link_matches(layout::FRAMED_IDS);
-                self.set_memory(&plane.memory);
-                inner.plane = Plane::On(Box::new(plane));
-                (NtStatus::SUCCESS, first_id, files.map(Arc::new).into())
+                let files = files.map(Arc::new);
+                inner.plane = Plane::Offered(Box::new(plane), Arc::clone(&files[1]));
+                (NtStatus::SUCCESS, first_id, files.into())
             }
             None => (NtStatus::INSUFFICIENT_RESOURCES, 0, Vec::new()),
         };
@@ -283,14 +282,24 @@ impl Core {
     /// The client has put something in the ring.
     pub(crate) fn handle_kick(self: &Arc<Self>) -> Result<(), Violation> {
         let mut inner = self.lock();
-        let Some(plane) = inner.plane.on() else {
-            // It crossed the end of the connection; or there never was a ring.
-            return match inner.plane {
-                Plane::None => Err(Violation("a kick without memory")),
-                _ => Ok(()),
-            };
-        };
-        plane.handle_kick();
+        match std::mem::replace(&mut inner.plane, Plane::Over) {
+            Plane::None => return Err(Violation("a kick without memory")),
+            // It crossed the end of the connection.
+            Plane::Over => return Ok(()),
+            // The first says that the client has mapped it.
+            Plane::Offered(plane, file) => {
+                plane
+                    .begin(&file)
+                    .map_err(|_| Violation("memory that cannot be sealed"))?;
+                self.set_memory(&plane.memory);
+                inner.engine.handle_link_matches(layout::FRAMED_IDS);
+                inner.plane = Plane::On(plane);
+            }
+            Plane::On(mut plane) => {
+                plane.handle_kick();
+                inner.plane = Plane::On(plane);
+            }
+        }
         self.settle(inner);
         Ok(())
     }
@@ -390,7 +399,11 @@ impl Inner {
 
     /// Says by frames what cannot be said in memory. What sleeps there is to be woken when the lock is released.
     pub(crate) fn announce(&mut self) -> Woken {
+        let over = self.engine.state() != State::Connected;
         let Some(on) = self.plane.on() else {
+            if over && matches!(self.plane, Plane::Offered(..)) {
+                self.plane = Plane::Over;
+            }
             return Woken(None);
         };
         let after = std::mem::take(&mut on.after);
@@ -409,7 +422,7 @@ impl Inner {
             }
             self.send(&ToClient::Ring { get }, Vec::new(), Vec::new());
         }
-        if self.engine.state() != State::Connected {
+        if over {
             self.plane = Plane::Over;
         }
         Woken(Some((memory, after.wakes)))

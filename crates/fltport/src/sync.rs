@@ -9,7 +9,7 @@
 pub(crate) use std::sync::atomic::AtomicU64 as StaticAtomicU64;
 
 /// Half of a word, as the system knows it: never loaded or stored here.
-#[cfg(not(all(test, any(loom, shuttle))))]
+#[cfg(all(target_os = "linux", not(any(miri, all(test, any(loom, shuttle))))))]
 pub(crate) use std::sync::atomic::AtomicU32 as Half;
 
 #[cfg(not(all(test, any(loom, shuttle))))]

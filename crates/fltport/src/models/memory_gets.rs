@@ -163,7 +163,7 @@ fn the_clients_close_wakes_a_receiver() {
 /// Two threads of a client, each with a get, and two messages: each has one of them.
 #[test]
 fn two_receivers_share_two_messages() {
-    check(Some(2), || {
+    check(Some(1), || {
         let ends = Ends::new();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let getters = [(); 2].map(|()| {

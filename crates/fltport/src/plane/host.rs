@@ -113,14 +113,22 @@ impl HostPlane {
         spins: bool,
     ) -> std::io::Result<(Self, [Attachment; 2])> {
         let parts = sys::make_memory(host_part(max_message), client_part(max_message))?;
-        sys::fill_memory(parts.host.part(0, 4096))?;
-        sys::fill_memory(parts.client.part(0, layout::waiter_word(1)))?;
         let plane = Self::over(
             Memory::new(parts.host, parts.client, spins),
             max_message,
             last_id,
         );
         Ok((plane, parts.files))
+    }
+
+    /// The client has mapped its piece: from here on nobody makes holes there, and what is read first is there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn begin(&self, client: &Attachment) -> std::io::Result<()> {
+        sys::seal_client(client)?;
+        sys::fill_memory(self.memory.host.part(0, 4096))?;
+        sys::fill_memory(self.memory.client.part(0, layout::waiter_word(1)))
     }
 
     /// The host's end of this memory.

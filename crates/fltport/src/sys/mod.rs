@@ -10,11 +10,13 @@
 //! | `Bell` | a descriptor that is readable while it rings |
 //! | `host_uid` | the user that this process runs as |
 //! | `make_memory`, `open_memory` | the two pieces of memory of a connection, at its host and at its client |
+//! | `seal_client` | has nobody map the client's piece from here on |
 //! | `fill_memory` | makes pages of them be there, or says that there is no room |
 //! | `futex` | sleeping on a word, and waking who sleeps there |
 //! | `watch` | has a client told of its host's death, where no packet would |
 //! | `monotonic_nanos`, `coarse_nanos` | the clock that both sides have, and its last tick |
 //! | `only_core` | the only core that this process may use, if there is only one |
+//! | `core` | the core that this thread is on |
 //!
 //! cfg appears here and nowhere else.
 
@@ -29,7 +31,7 @@ pub(crate) use linux::*;
 #[cfg(miri)]
 pub(crate) use crate::sync::sleepers as futex;
 #[cfg(any(miri, all(test, any(loom, shuttle))))]
-pub(crate) use no_memory::{fill_memory, make_memory, open_memory};
+pub(crate) use no_memory::{fill_memory, make_memory, open_memory, seal_client};
 #[cfg(any(not(target_os = "linux"), miri, all(test, any(loom, shuttle))))]
 mod no_memory;
 

@@ -26,6 +26,12 @@ pub(crate) fn open_memory(_: &[Attachment; 2], _: usize, _: usize) -> io::Result
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// # Errors
+/// Always.
+pub(crate) fn seal_client(_: &Attachment) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// What is on the heap is there.
 pub(crate) fn fill_memory(_: &[AtomicU64]) -> io::Result<()> {
     Ok(())

@@ -34,8 +34,20 @@ impl Memory {
         Self::of(Raw::greeted_below(directory, b"")).unwrap()
     }
 
-    /// Gets memory for a connection, if the host gives any.
+    /// Gets memory for a connection, if the host gives any, and has it used.
     pub(crate) fn of(raw: Raw) -> Option<Self> {
+        let memory = Self::unused(raw)?;
+        memory.begin();
+        Some(memory)
+    }
+
+    /// Tells the host that the memory is mapped.
+    pub(crate) fn begin(&self) {
+        assert!(self.raw.frame(&ToHost::Kick, b""));
+    }
+
+    /// Gets memory that the host does not use yet.
+    pub(crate) fn unused(raw: Raw) -> Option<Self> {
         assert!(raw.frame(&ToHost::Attach, b""));
         let (frame, files) = next_with_files(&raw);
         let ToClient::Attached {

@@ -36,12 +36,22 @@ pub(crate) fn make(host: usize, client: usize) -> io::Result<Made> {
     // What is mapped stays writable here; nobody can map it so any more.
     seal(&host_file, SealFlags::FUTURE_WRITE)?;
     let (client_region, client_file) = piece(client)?;
-    seal(&client_file, SealFlags::empty())?;
+    let size = SealFlags::SHRINK | SealFlags::GROW;
+    rustix::fs::fcntl_add_seals(&client_file, size)?;
     Ok(Made {
         host: host_region,
         client: client_region,
         files: [host_file, client_file],
     })
+}
+
+/// Seals the client's piece, which the client has mapped: what is mapped stays writable, nobody maps it so any more, and
+/// nobody makes holes in it, in which a read of the host's would have to find new pages.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn seal_client(file: &OwnedFd) -> io::Result<()> {
+    seal(file, SealFlags::FUTURE_WRITE)
 }
 
 /// Maps both pieces for a client, once it has seen that they are what a host makes.
@@ -54,10 +64,13 @@ pub(crate) fn open(
     client: usize,
 ) -> io::Result<(Region, Region)> {
     let [host_file, client_file] = files;
-    for (file, bytes) in [(host_file, host), (client_file, client)] {
+    let fixed = SealFlags::SHRINK;
+    for (file, bytes, fixed) in [
+        (host_file, host, fixed | SealFlags::SEAL),
+        (client_file, client, fixed),
+    ] {
         let size = rustix::fs::fstat(file)?.st_size;
         let seals = rustix::fs::fcntl_get_seals(file)?;
-        let fixed = SealFlags::SHRINK | SealFlags::SEAL;
         if u64::try_from(size).ok() != u64::try_from(bytes).ok() || !seals.contains(fixed) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -153,6 +166,14 @@ mod tests {
             assert!(rustix::fs::ftruncate(file, 1 << 20).is_err());
         }
         assert!(open(&made.files, 4096, 8192).is_err());
+        // Once it is mapped, the client's piece has no holes either.
+        seal_client(&made.files[1]).unwrap();
+        let hole = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        assert!(rustix::fs::fallocate(&made.files[1], hole, 0, 4096).is_err());
+        assert!(map(&made.files[1], 4096, writable).is_err());
+        client.store(8, 10, Ordering::Release);
+        assert_eq!(made.client.load(8, Ordering::Acquire), 10);
+        fill(made.client.part(0, 4096)).unwrap();
     }
 
     #[test]

@@ -19,7 +19,9 @@ use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 pub use directory::PortEntry;
 pub(crate) use directory::{Directory, list};
 #[cfg(not(any(miri, all(test, any(loom, shuttle)))))]
-pub(crate) use memory_plane::{fill as fill_memory, make as make_memory, open as open_memory};
+pub(crate) use memory_plane::{
+    fill as fill_memory, make as make_memory, open as open_memory, seal_client,
+};
 #[cfg(feature = "tokio")]
 pub(crate) use peer::{Polled, register};
 pub(crate) use reactor::Reactor;
