@@ -222,9 +222,10 @@ impl ClientPlane {
             };
             let marked = now.asleep
                 || word
-                    .compare_exchange(bits, asleep.bits(), Ordering::AcqRel, Ordering::Relaxed)
+                    .compare_exchange(bits, asleep.bits(), Ordering::SeqCst, Ordering::Relaxed)
                     .is_ok();
-            if marked {
+            // The end is looked for once more after the mark, as the host looks for marks after the end.
+            if marked && !self.has_ended() {
                 futex::sleep(word, layout::low(asleep.bits()), left);
             }
         }

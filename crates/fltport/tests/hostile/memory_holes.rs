@@ -86,7 +86,7 @@ fn there_are_no_holes_where_the_host_reads() {
         let again = File::options().read(true).write(true).open(again).unwrap();
         for file in [memory.files[1].as_fd(), again.as_fd()] {
             assert_eq!(fallocate(file, punch, offset, length), Err(Errno::PERM));
-            assert!(Map::new(&file, layout::CLIENT_BYTES, true).is_err());
+            assert!(Map::new(file, layout::CLIENT_BYTES, true).is_err());
         }
         assert!(memory.client.remove().is_err());
         memory.post(0);
