@@ -263,6 +263,8 @@ impl Core {
             Some((plane, files)) => {
                 let first_id = plane.first_id;
                 let files = files.map(Arc::new);
+                // At once: the client looks at the numbers of messages from here on, and some may still come by frames.
+                inner.engine.handle_link_matches(layout::FRAMED_IDS);
                 inner.plane = Plane::Offered(Box::new(plane), Arc::clone(&files[1]));
                 (NtStatus::SUCCESS, first_id, files.into())
             }
@@ -292,7 +294,6 @@ impl Core {
                     .begin(&file)
                     .map_err(|_| Violation("memory that cannot be sealed"))?;
                 self.set_memory(&plane.memory);
-                inner.engine.handle_link_matches(layout::FRAMED_IDS);
                 inner.plane = Plane::On(plane);
             }
             Plane::On(mut plane) => {
@@ -397,12 +398,22 @@ impl Inner {
         !on.arm(engine.has_waiting() || on.has_elsewhere())
     }
 
+    /// Ends memory whose client has not said that it has mapped it: it may have posted gets there all the same.
+    fn end_offered(&mut self) {
+        let before = std::mem::replace(&mut self.plane, Plane::Over);
+        if let Plane::Offered(mut plane, file) = before {
+            if plane.begin(&file).is_ok() {
+                plane.end_all(&mut Vec::new());
+            }
+        }
+    }
+
     /// Says by frames what cannot be said in memory. What sleeps there is to be woken when the lock is released.
     pub(crate) fn announce(&mut self) -> Woken {
         let over = self.engine.state() != State::Connected;
         let Some(on) = self.plane.on() else {
-            if over && matches!(self.plane, Plane::Offered(..)) {
-                self.plane = Plane::Over;
+            if over {
+                self.end_offered();
             }
             return Woken(None);
         };
