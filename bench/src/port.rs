@@ -47,6 +47,7 @@ impl Host {
             .directory(context.directory.path())
             .max_connections(connections)
             .spin(context.spec.spin)
+            .shared_memory(true)
             .listen(Accept(Mutex::new(sender)))?;
         let directory = context.directory.path().display().to_string();
         let other = Other::start(&context.spec, &directory)?;

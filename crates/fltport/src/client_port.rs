@@ -421,7 +421,7 @@ pub(crate) fn finish_into(
                 let bytes = reply.iter_mut().zip(&came.bytes);
                 bytes.for_each(|(to, from)| *to = *from);
             }
-            result.map(|came| (came.status, came.bytes.len()))
+            result.map(|came| (came.status, came.bytes.len().min(reply.len())))
         }
     }
 }

@@ -400,6 +400,9 @@ impl Inner {
 
     /// Ends memory whose client has not said that it has mapped it: it may have posted gets there all the same.
     fn end_offered(&mut self) {
+        if !matches!(self.plane, Plane::Offered(..)) {
+            return;
+        }
         let before = std::mem::replace(&mut self.plane, Plane::Over);
         if let Plane::Offered(mut plane, file) = before {
             if plane.begin(&file).is_ok() {

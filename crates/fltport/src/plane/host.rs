@@ -113,6 +113,9 @@ impl HostPlane {
         spins: bool,
     ) -> std::io::Result<(Self, [Attachment; 2])> {
         let parts = sys::make_memory(host_part(max_message), client_part(max_message))?;
+        // Before anything is offered: a system that cannot do this, or is short of memory, goes on with packets.
+        sys::fill_memory(parts.host.part(0, layout::MESSAGE_BLOCKS))?;
+        sys::fill_memory(parts.client.part(0, layout::waiter_word(1)))?;
         let plane = Self::over(
             Memory::new(parts.host, parts.client, spins),
             max_message,

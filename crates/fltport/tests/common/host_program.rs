@@ -75,6 +75,7 @@ pub(crate) fn play(told: &[String]) {
     }));
     let before = look(std::process::id());
     let port = ServerPort::builder(NAME)
+        .shared_memory(true)
         .directory(&told[0])
         .access(Access::everyone())
         .max_connections(most)

@@ -284,6 +284,7 @@ pub(crate) fn builder(directory: &Path, name: &str) -> Builder {
         .directory(directory)
         .access(Access::everyone())
         .max_connections(64)
+        .shared_memory(true)
 }
 
 /// A question with its answer, then a request with its response.

@@ -111,6 +111,7 @@ impl Scene {
             arrivals: sender,
         };
         let port = ServerPort::builder(NAME)
+            .shared_memory(true)
             .directory(self.directory.path())
             .access(Access::everyone())
             .max_connections(most)
