@@ -175,8 +175,8 @@ impl<B: Body, S> Connection<B, S> {
     }
 
     /// Takes out the get that a message would have at once, for a link that keeps the words of gets and of waiters: it
-    /// then puts the message in itself, or asks again if that get was withdrawn. Its number and size; `None` where [`Self::handle_send_through`]
-    /// has to decide.
+    /// then puts the message in itself, or asks again if that get was withdrawn. Its number and size; `None` where
+    /// [`Self::handle_send_through`] has to decide.
     pub fn take_get(&mut self, length: u32, reply: Option<u32>) -> Option<(u64, u32)> {
         if self.state != State::Connected || !self.out.is_empty() {
             return None;

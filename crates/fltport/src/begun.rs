@@ -34,8 +34,12 @@ enum Stage {
 }
 
 impl BegunAsk {
-    pub(crate) const fn at_once(core: Arc<Core>, asked: Asked, limit: Limit) -> Self {
-        let stage = Stage::Asked(asked);
+    pub(crate) fn at_once(core: Arc<Core>, direct: Direct, limit: Limit) -> Self {
+        let stage = match direct {
+            Direct::Asked(asked) => Stage::Asked(asked),
+            // An ask wants a reply, so this does not happen.
+            Direct::Delivered => Stage::Over,
+        };
         Self { core, limit, stage }
     }
 
@@ -81,20 +85,6 @@ impl BegunAsk {
             Stage::Over => return Outcome::Cancelled { delivered: false },
         };
         self.core.wait_for_reply(asked, self.limit, into)
-    }
-}
-
-impl From<(Arc<Core>, Direct, Limit)> for BegunAsk {
-    fn from((core, direct, limit): (Arc<Core>, Direct, Limit)) -> Self {
-        match direct {
-            Direct::Asked(asked) => Self::at_once(core, asked, limit),
-            // An ask wants a reply, so this does not happen.
-            Direct::Delivered => Self {
-                core,
-                limit,
-                stage: Stage::Over,
-            },
-        }
     }
 }
 

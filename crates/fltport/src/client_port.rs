@@ -190,7 +190,7 @@ impl ClientPort {
         let (reply, file) = (Some(capacity), message.attachment.as_ref());
         let core = Arc::clone(&self.core);
         if let Some(direct) = core.send_at_once(message.bytes, file, reply, limit) {
-            return Ok(BegunAsk::from((core, direct, limit)));
+            return Ok(BegunAsk::at_once(core, direct, limit));
         }
         // From here on, and not from the wait on.
         limit.deadline();

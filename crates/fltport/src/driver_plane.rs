@@ -100,7 +100,7 @@ impl Core {
             return Tried::LongWay;
         };
         let mut inner = self.lock();
-        let mut withdrawn = 0;
+        let mut tries = 0;
         loop {
             let Inner { engine, plane, .. } = &mut *inner;
             let Some(plane) = plane.on() else {
@@ -113,8 +113,8 @@ impl Core {
                 return Tried::LongWay;
             }
             // Gets that are said to be posted, and are not, keep nobody here.
-            withdrawn += 1;
-            if withdrawn > layout::GETS {
+            tries += 1;
+            if tries > layout::GETS {
                 return Tried::LongWay;
             }
             let Some((token, size)) = engine.take_get(length, reply) else {
@@ -338,8 +338,6 @@ impl Core {
         let Inner { engine, plane, .. } = &mut *inner;
         let mut more = (0, Counters::default());
         if let Some(plane) = plane.on() {
-            // What is wrong with the ring is found again by whoever acts on it.
-            plane.drain(engine).ok();
             plane.prune(engine);
             plane.take_all_back();
             more = (plane.waiters.live_count(), plane.counters());

@@ -68,10 +68,6 @@ impl HostPlane {
         token: u64,
         offer: Offer<Body, Sender>,
     ) -> Delivery<Body, Sender> {
-        if layout::get_of(token).is_some_and(|get| !self.fill_record(get)) {
-            // Not even a word can be said there: the message is for a get that has a page.
-            return Delivery::Withdrawn(offer);
-        }
         let ticket = offer.reply.map(|capacity| self.ticket(capacity));
         let short = matches!(ticket, Some(Err(NoRoom)));
         let ticket = ticket.and_then(Result::ok);

@@ -48,8 +48,6 @@ pub(super) struct Known {
     pub(super) generation: u64,
     /// The engine has it.
     pub(super) queued: bool,
-    /// Its page of the host's part is there.
-    filled: bool,
     block: Option<Block>,
 }
 
@@ -130,7 +128,6 @@ impl HostPlane {
     /// The system's.
     pub(crate) fn begin(&self, client: &Attachment) -> std::io::Result<()> {
         sys::seal_client(client)?;
-        sys::fill_memory(self.memory.host.part(0, 4096))?;
         sys::fill_memory(self.memory.client.part(0, layout::waiter_word(1)))
     }
 
@@ -237,13 +234,6 @@ impl HostPlane {
             }
             ticket => ticket.and_then(Result::ok),
         };
-        if !self.fill_record(get) {
-            block.into_iter().for_each(|b| self.messages.give_back(b));
-            ticket
-                .into_iter()
-                .for_each(|ticket| drop(self.release(ticket)));
-            return Err(NoRoom);
-        }
         let known = &mut self.gets[get % layout::GETS];
         known.queued = false;
         known.block = block;
@@ -297,9 +287,6 @@ impl HostPlane {
             NtStatus::BUFFER_TOO_SMALL => GetStep::Refuse,
             _ => GetStep::Disconnect,
         };
-        if !self.fill_record(get) {
-            return Refusal::Withdrawn;
-        }
         let known = &mut self.gets[get % layout::GETS];
         known.queued = false;
         let record = Record::of(get);
@@ -326,16 +313,6 @@ impl HostPlane {
         if !awake {
             self.after.wakes.push(get);
         }
-    }
-
-    /// Makes the page of a get's record be there.
-    pub(super) fn fill_record(&mut self, get: usize) -> bool {
-        let known = &mut self.gets[get % layout::GETS];
-        if !known.filled {
-            let page = self.memory.host.part(Record::of(get).id(), 8);
-            known.filled = sys::fill_memory(page).is_ok();
-        }
-        known.filled
     }
 
     /// Whether a get is posted, as far as its word says.
