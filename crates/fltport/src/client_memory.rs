@@ -15,6 +15,7 @@ use fltport_engine::wire::ToHost;
 use crate::client_books::Mail;
 use crate::client_call::{Call, Delivered, Ended, Until};
 use crate::client_driver::Connection;
+use crate::link::Sent;
 use crate::message::Message;
 use crate::plane::blocks::{client_part, host_part};
 use crate::plane::client::{ClientPlane, Replied, Slot, Taken, Tell, Woken};
@@ -31,6 +32,8 @@ pub(crate) struct Attached {
     plane: OnceLock<ClientPlane>,
     /// Messages that are kept on this side, to be looked at without a lock.
     kept: AtomicU64,
+    /// Its number with those that are watched for the end of their hosts.
+    watched: OnceLock<u64>,
     asked: Mutex<Asked>,
 }
 
@@ -107,7 +110,7 @@ impl Connection {
             Asked::Answered => return,
             Asked::Yes(_, true) => return,
             Asked::Yes(call, false) => Arc::clone(call),
-            Asked::No if !self.link.carries_memory() || !sys::watch(self) => {
+            Asked::No if !self.link.carries_memory() || !self.watch() => {
                 *asked = Asked::Answered;
                 return;
             }
@@ -132,6 +135,10 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn watch(self: &Arc<Self>) -> bool {
+        sys::watch(self).is_some_and(|number| self.memory.watched.set(number).is_ok())
     }
 
     /// The host has answered.
@@ -164,11 +171,15 @@ impl Connection {
                     self.memory.spins,
                 );
                 self.memory.plane.set(plane).ok();
-                // The host begins to use it when it knows that it is mapped. The rest of the frames before this one may
-                // still wait; whoever sends next sends this too.
+                // The host begins to use it when it knows that it is mapped. That the link is down is found by whoever reads
+                // next, which this thread is doing.
                 let mut unsent = self.unsent();
-                unsent.push(&ToHost::Kick, Vec::new());
-                unsent.flush(&*self.link);
+                unsent.push_kick();
+                let sent = unsent.flush(&*self.link);
+                drop(unsent);
+                if sent == Sent::Full {
+                    self.flush_later();
+                }
             }
         }
         drop(asked);
@@ -395,8 +406,8 @@ impl Connection {
             .map_or(std::task::Poll::Pending, std::task::Poll::Ready)
     }
 
-    /// Replies in memory, if the message belongs there and its reply has room. Otherwise it has been claimed, at most, and
-    /// goes by a frame.
+    /// Replies in memory, if the message belongs there and its reply has room. Otherwise it goes by a
+    /// frame.
     pub(crate) fn reply_status(
         &self,
         message_id: u64,
@@ -427,14 +438,25 @@ impl Connection {
                 Tell::Kick => None,
                 Tell::Full(waiter) => Some(waiter),
             };
-            // One that waits to be sent says it all.
-            if !self.flush() {
-                self.unsent().push(&ToHost::Kick, Vec::new());
-                self.flush();
-            }
+            self.kick();
             let Some(waiter) = full else { return };
             thread::sleep(AGAIN);
             tell = plane.tell_replied(waiter);
+        }
+    }
+
+    /// Has the host look at the ring. It must hear of it however full its socket is: this thread may be about to sleep where
+    /// no packet wakes it.
+    fn kick(&self) {
+        self.unsent().push_kick();
+        if self.flush() {
+            self.flush_later();
+        }
+    }
+
+    fn flush_later(&self) {
+        if let Some(number) = self.memory.watched.get() {
+            sys::flush_later(self, *number);
         }
     }
 

@@ -189,14 +189,17 @@ impl ClientPort {
         let mut limit = Limit::from(timeout);
         let (reply, file) = (Some(capacity), message.attachment.as_ref());
         let core = Arc::clone(&self.core);
-        if let Some(direct) = core.send_at_once(message.bytes, file, reply, limit) {
-            return Ok(BegunAsk::at_once(core, direct, limit));
-        }
+        let direct = core.send_at_once(message.bytes, file, reply, limit);
         // From here on, and not from the wait on.
         limit.deadline();
+        if let Some(direct) = direct {
+            return Ok(BegunAsk::at_once(core, direct, limit));
+        }
         let slot = Arc::new(Slot::default());
         let outgoing = prepare(&message, reply, timeout);
         let key = core.send(outgoing, Sender::Waits(Arc::clone(&slot)));
+        // Nobody may come to wait before its time is over, and then it must not be delivered any more.
+        core.watch();
         Ok(BegunAsk::waiting(core, slot, key, limit))
     }
 

@@ -21,6 +21,8 @@ struct Waiting {
     frame: u64,
     /// The get that this packet posts, if that is what it does.
     get: Option<u64>,
+    /// It asks the host to look at its memory.
+    kick: bool,
     packet: frames::Packet,
     payload: Arc<Vec<u8>>,
 }
@@ -38,9 +40,17 @@ impl Unsent {
             self.packets.push_back(Waiting {
                 frame: self.last,
                 get,
+                kick: matches!(frame, ToHost::Kick),
                 packet,
                 payload: Arc::clone(&payload),
             });
+        }
+    }
+
+    /// Takes a kick on, unless one waits already.
+    pub(crate) fn push_kick(&mut self) {
+        if !self.packets.iter().any(|waiting| waiting.kick) {
+            self.push(&ToHost::Kick, Vec::new());
         }
     }
 

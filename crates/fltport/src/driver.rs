@@ -9,16 +9,17 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use fltport_engine::connection::{Connection, State, Violation};
 use fltport_engine::output::{Outcome, Output, RequestKey, SendKey};
+use fltport_engine::questions::Counters;
 use fltport_engine::wire::{ToClient, ToHost};
 use fltport_engine::{NtStatus, Timeout};
 
 use crate::body::{Body, Caller};
 use crate::clock;
+use crate::driver_plane::Plane;
 use crate::link::{HostLink, Outbox};
 use crate::peer::Peer;
 use crate::plane::completion::Finished;
 use crate::plane::delivery::Words;
-use crate::plane::host::HostPlane;
 use crate::plane::layout;
 use crate::plane::waiting::Memory;
 use crate::slot::Slot;
@@ -97,29 +98,10 @@ pub(crate) struct Inner {
     pub(crate) engine: Connection<Body, Sender>,
     pub(crate) outbox: Outbox,
     pub(crate) plane: Plane,
+    /// What had happened in memory when it ended.
+    pub(crate) past: Counters,
     /// The slot goes with what is still to be sent: a client that never reads must not be free to come again.
     owes_slot: bool,
-}
-
-/// The memory of a connection, in which questions travel.
-#[derive(Debug)]
-pub(crate) enum Plane {
-    /// The client has not asked for it.
-    None,
-    /// It was given some, and has not said that it has mapped its piece, which is this.
-    Offered(Box<HostPlane>, Arc<Attachment>),
-    On(Box<HostPlane>),
-    /// The connection is over, or the client was told that it gets none.
-    Over,
-}
-
-impl Plane {
-    pub(crate) fn on(&mut self) -> Option<&mut HostPlane> {
-        match self {
-            Self::On(plane) => Some(plane),
-            Self::None | Self::Offered(..) | Self::Over => None,
-        }
-    }
 }
 
 impl Core {
@@ -134,6 +116,7 @@ impl Core {
             engine: Connection::new(max_message),
             outbox: Outbox::new(link),
             plane: Plane::None,
+            past: Counters::default(),
             owes_slot: false,
         };
         Self {
@@ -186,8 +169,10 @@ impl Core {
     pub(crate) fn cancel(self: &Arc<Self>, key: SendKey) {
         self.enter_plane(|engine, plane, finished| {
             engine.handle_send_cancelled(key);
-            plane.map_or(Ok(()), |plane| plane.cancel(key, finished))
+            plane.map_or(Ok(()), |plane| plane.cancel(key, clock::now(), finished))
         });
+        // A reply that is being written has a moment to be finished.
+        self.watch();
     }
 
     /// Ends all sends whose deadline has passed.
@@ -365,7 +350,8 @@ impl Core {
         self.memory.set(Arc::clone(memory)).ok();
     }
 
-    fn watch(self: &Arc<Self>) {
+    /// Has the timer look at the deadlines of sends that no thread waits for.
+    pub(crate) fn watch(self: &Arc<Self>) {
         let mut inner = self.lock();
         let mut deadlines = inner.engine.next_deadlines();
         if let Some(plane) = inner.plane.on() {

@@ -6,23 +6,43 @@
 use std::sync::Arc;
 
 use fltport_engine::connection::{Connection, State, Violation};
-use fltport_engine::exchange::WaiterStep;
-use fltport_engine::output::{Outcome, SendKey};
+use fltport_engine::output::Outcome;
 use fltport_engine::questions::Counters;
 use fltport_engine::wire::ToClient;
 use fltport_engine::{NtStatus, limits};
 use zerocopy::IntoBytes as _;
 
 use crate::body::Body;
-use crate::clock::Limit;
-use crate::driver::{Core, Inner, Plane, Sender};
+use crate::clock::{self, Limit};
+use crate::driver::{Core, Inner, Sender};
 use crate::plane::completion::Finished;
 use crate::plane::host::{HostPlane, Published};
 use crate::plane::layout::{self, host_word};
 use crate::plane::spin::Patience;
-use crate::plane::waiting::{End, Memory, Quit, Read, Ticket};
+use crate::plane::waiting::{End, Memory, Quit, Ticket};
 use crate::sync::Ordering;
 use crate::sys::Attachment;
+
+/// The memory of a connection, in which questions travel.
+#[derive(Debug)]
+pub(crate) enum Plane {
+    /// The client has not asked for it.
+    None,
+    /// It was given some, and has not said that it has mapped its piece, which is this.
+    Offered(Box<HostPlane>, Arc<Attachment>),
+    On(Box<HostPlane>),
+    /// The connection is over, or the client was told that it gets none.
+    Over,
+}
+
+impl Plane {
+    pub(crate) fn on(&mut self) -> Option<&mut HostPlane> {
+        match self {
+            Self::On(plane) => Some(plane),
+            Self::None | Self::Offered(..) | Self::Over => None,
+        }
+    }
+}
 
 /// A message that a get has taken at once.
 #[derive(Debug)]
@@ -52,12 +72,15 @@ pub(crate) struct Asked {
 
 /// What is to be woken once the lock is released.
 #[derive(Debug)]
-pub(crate) struct Woken(Option<(Arc<Memory>, Vec<usize>)>);
+pub(crate) struct Woken(Option<Arc<Memory>>, u64);
 
 impl Woken {
     pub(crate) fn wake(self) {
-        if let Some((memory, gets)) = self.0 {
-            gets.into_iter().for_each(|get| memory.wake_get(get));
+        let Self(memory, mut gets) = self;
+        let Some(memory) = memory else { return };
+        while gets != 0 {
+            memory.wake_get(gets.trailing_zeros() as usize);
+            gets &= gets - 1;
         }
     }
 }
@@ -131,7 +154,7 @@ impl Core {
                 return Tried::LongWay;
             };
             // Before anybody can know of it.
-            plane.delivered += 1;
+            plane.counters.delivered += 1;
             drop(inner);
             if let Some(pace) = memory.pace.end() {
                 memory.host.store(host_word::PACE, pace, Ordering::Relaxed);
@@ -140,7 +163,7 @@ impl Core {
             let Published::Delivered { awake, bell } = published else {
                 inner = self.lock();
                 if let Some(plane) = inner.plane.on() {
-                    plane.delivered -= 1;
+                    plane.counters.delivered -= 1;
                     plane.undo(reserved);
                 }
                 continue;
@@ -176,61 +199,50 @@ impl Core {
             return self.no_reply(memory, ticket, end);
         }
         memory.pace.begin();
-        let capacity = ticket.capacity;
-        let own = into.is_none();
         let mut bytes = Vec::new();
-        let into = into.unwrap_or_else(|| {
-            bytes.resize(memory.reply_length(&ticket), 0);
-            &mut bytes
-        });
-        let mut read = memory.read_reply(&ticket, into);
-        if memory.quits.leave(ticket.waiter, Quit::Replied) {
-            return read.outcome(bytes);
-        }
-        let mut inner = self.lock();
-        let by_frame = inner.plane.on().and_then(|plane| {
-            plane.waiters.replied += 1;
-            plane.release(ticket).by_frame
-        });
-        drop(inner);
-        if let Some((status, came)) = by_frame {
-            read = Read::framed(capacity, came.len(), status);
-            if own {
-                bytes = came;
-            } else {
-                into.iter_mut().zip(came).for_each(|(to, from)| *to = from);
-            }
+        let Some(read) = memory.take_reply(&ticket, &mut bytes, into) else {
+            return self.no_reply(memory, ticket, End::Lie);
+        };
+        if !memory.quits.leave(ticket.waiter, Quit::Replied) {
+            self.release(ticket, |counters| counters.replied += 1);
         }
         read.outcome(bytes)
     }
 
     /// Gives up a message whose reply nobody waits for any more.
     pub(crate) fn forget_reply(self: &Arc<Self>, asked: Asked) {
-        let Asked { ticket, .. } = asked;
-        let Some(memory) = self.memory() else { return };
-        memory.give_up(&ticket, WaiterStep::End);
-        if let Some(plane) = self.lock().plane.on() {
-            plane.release(ticket);
-        }
+        self.enter_plane(|_, plane, _| {
+            plane.map_or(Ok(()), |plane| plane.forget(asked.ticket, clock::now()))
+        });
+        // A reply that is being written has a moment to be finished.
+        self.watch();
     }
 
     fn no_reply(self: &Arc<Self>, memory: &Memory, ticket: Ticket, end: End) -> Outcome<Body> {
         if end == End::TimedOut && memory.quits.leave(ticket.waiter, Quit::TimedOut) {
             return Outcome::TimedOut { delivered: true };
         }
-        let mut inner = self.lock();
-        if let Some(plane) = inner.plane.on() {
-            plane.release(ticket);
-            plane.waiters.timed_out += u64::from(end == End::TimedOut);
-        }
+        let late = u64::from(end == End::TimedOut);
+        self.release(ticket, |counters| counters.timed_out += late);
         match end {
             End::TimedOut => Outcome::TimedOut { delivered: true },
             End::Lie => {
-                inner.engine.handle_peer_closed();
-                self.settle(inner);
+                self.handle_peer_closed();
                 Outcome::Disconnected { delivered: true }
             }
             End::Disconnected | End::Replied => Outcome::Disconnected { delivered: true },
+        }
+    }
+
+    /// A waiter is over, and what has happened there is counted.
+    fn release(&self, ticket: Ticket, count: impl FnOnce(&mut Counters)) {
+        let mut inner = self.lock();
+        match inner.plane.on() {
+            Some(plane) => {
+                count(&mut plane.counters);
+                plane.release(ticket);
+            }
+            None => count(&mut inner.past),
         }
     }
 
@@ -321,12 +333,13 @@ impl Core {
             return Some(payload);
         }
         let mut finished = Vec::new();
-        let status = plane.handle_reply(id, status, Body::from_bytes(payload), &mut finished);
-        inner.send(
-            &ToClient::ReplyDone { reply, status },
-            Vec::new(),
-            Vec::new(),
-        );
+        match plane.handle_reply(id, status, Body::from_bytes(payload), &mut finished) {
+            Ok(status) => {
+                let frame = ToClient::ReplyDone { reply, status };
+                inner.send(&frame, Vec::new(), Vec::new());
+            }
+            Err(_) => inner.engine.handle_peer_closed(),
+        }
         self.settle_with(inner, finished);
         None
     }
@@ -335,8 +348,13 @@ impl Core {
     pub(crate) fn statistics(self: &Arc<Self>) -> (State, (usize, usize), usize, Counters) {
         self.settle(self.lock());
         let mut inner = self.lock();
-        let Inner { engine, plane, .. } = &mut *inner;
-        let mut more = (0, Counters::default());
+        let Inner {
+            engine,
+            plane,
+            past,
+            ..
+        } = &mut *inner;
+        let mut more = (0, *past);
         if let Some(plane) = plane.on() {
             plane.prune(engine);
             plane.take_all_back();
@@ -379,8 +397,8 @@ impl Inner {
             return;
         };
         if engine.state() == State::Connected {
-            match on.drain(engine) {
-                Ok(()) => return on.complete(finished),
+            match on.drain(engine).and_then(|()| on.complete(finished)) {
+                Ok(()) => return,
                 Err(_) => engine.handle_peer_closed(),
             }
         }
@@ -409,6 +427,15 @@ impl Inner {
         }
     }
 
+    /// The connection is over, and the memory with it; what has happened there stays known.
+    fn end_memory(&mut self) {
+        if let Some(plane) = self.plane.on() {
+            plane.take_all_back();
+            self.past = plane.counters();
+        }
+        self.plane = Plane::Over;
+    }
+
     /// Says by frames what cannot be said in memory. What sleeps there is to be woken when the lock is released.
     pub(crate) fn announce(&mut self) -> Woken {
         let over = self.engine.state() != State::Connected;
@@ -416,18 +443,20 @@ impl Inner {
             if over {
                 self.end_offered();
             }
-            return Woken(None);
+            return Woken(None, 0);
         };
-        let after = std::mem::take(&mut on.after);
-        let memory = Arc::clone(&on.memory);
-        for batch in after.files.chunks(limits::FILES_PER_FRAME) {
+        let wakes = std::mem::take(&mut on.after.wakes);
+        let memory = (wakes != 0).then(|| Arc::clone(&on.memory));
+        let files = std::mem::take(&mut on.after.files);
+        let rings = std::mem::take(&mut on.after.rings);
+        for batch in files.chunks(limits::FILES_PER_FRAME) {
             let gets: Vec<u64> = batch.iter().map(|(get, _)| *get).collect();
             let files = batch.iter().map(|(_, file)| Arc::clone(file)).collect();
             let payload = gets.as_bytes().to_vec();
             let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
             self.send(&ToClient::Files { length }, payload, files);
         }
-        for get in after.rings {
+        for get in rings {
             // Whoever polls reads what is there first, and then looks at all its gets.
             if self.outbox.is_blocked() {
                 break;
@@ -435,9 +464,9 @@ impl Inner {
             self.send(&ToClient::Ring { get }, Vec::new(), Vec::new());
         }
         if over {
-            self.plane = Plane::Over;
+            self.end_memory();
         }
-        Woken(Some((memory, after.wakes)))
+        Woken(memory, wakes)
     }
 }
 
@@ -450,27 +479,11 @@ impl HostPlane {
         all < limits::WAITERS_PER_CONNECTION
     }
 
+    /// What has happened in memory.
     pub(crate) fn counters(&self) -> Counters {
         Counters {
-            delivered: self.delivered,
-            replied: self.waiters.replied,
-            timed_out: self.waiters.timed_out,
             late_replies: self.late_replies(),
-            too_small: 0,
+            ..self.counters
         }
-    }
-
-    /// Gives up a send that no thread waits for. One whose reply is being written ends with that.
-    pub(crate) fn cancel(
-        &mut self,
-        key: SendKey,
-        finished: &mut Vec<Finished>,
-    ) -> Result<(), Violation> {
-        let Some(ticket) = self.waiters.of_key(key) else {
-            return Ok(());
-        };
-        let outcome = Outcome::Cancelled { delivered: true };
-        self.end_one(ticket.waiter, WaiterStep::Abandon, outcome, finished)
-            .map(|_| ())
     }
 }

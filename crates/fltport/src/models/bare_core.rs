@@ -6,7 +6,8 @@ use fltport_engine::NtStatus;
 use fltport_engine::server::Credentials;
 use fltport_engine::wire::{ToClient, ToHost};
 
-use crate::driver::{Core, MessageCall, Outgoing, Owner, Plane, Sender};
+use crate::driver::{Core, MessageCall, Outgoing, Owner, Sender};
+use crate::driver_plane::Plane;
 use crate::link::{HostLink, Sent};
 use crate::plane::client::{ClientPlane, Replied, Slot, Taken, Tell, Woken};
 use crate::plane::host::HostPlane;

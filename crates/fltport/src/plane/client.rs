@@ -107,7 +107,7 @@ pub(crate) enum Taken {
 pub(crate) enum Replied {
     /// It is done, with this status for the replier.
     Done(NtStatus, Tell),
-    /// It has no room here: it has been claimed, and its bytes go by a frame.
+    /// It has no room here, and goes by a frame.
     ByFrame,
 }
 
@@ -379,10 +379,7 @@ impl ClientPlane {
         let Some((waiter, word, bits, now)) = self.waiting(id) else {
             return Replied::Done(self.too_late(), Tell::Nothing);
         };
-        let claimed = self.claim(word, bits, now);
-        let Some(claimed) = claimed else {
-            return Replied::Done(self.too_late(), Tell::Nothing);
-        };
+        // Written before the word: as long as that has this number, they are this message's.
         let head = self
             .client
             .load(layout::reply_head(waiter), Ordering::Relaxed);
@@ -400,8 +397,12 @@ impl ClientPlane {
             (bytes(layout::low(room)), bytes(layout::high(room)))
         };
         if copied > size {
+            // The host claims it: who claims a reply and does not finish it soon is disconnected.
             return Replied::ByFrame;
         }
+        let Some(claimed) = self.claim(word, bits, now) else {
+            return Replied::Done(self.too_late(), Tell::Nothing);
+        };
         self.client.copy_in(offset, payload);
         let head = layout::halves(status.0, length);
         self.client

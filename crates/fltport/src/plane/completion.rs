@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use fltport_engine::connection::Violation;
 use fltport_engine::exchange::{self, WaiterStep};
-use fltport_engine::output::{Body as _, Outcome};
+use fltport_engine::output::{Body as _, Outcome, SendKey};
 use fltport_engine::{Now, NtStatus, limits};
 
 use super::host::HostPlane;
 use super::layout;
-use super::waiters::Call;
-use super::waiting::{Abandoned, Read, Ticket};
+use super::waiters::{Async, Call};
+use super::waiting::{Abandoned, Ticket};
 use crate::body::Body;
 
 /// A send that no thread waits for has ended.
@@ -28,16 +28,17 @@ impl HostPlane {
     }
 
     /// The replies that the ring has told of.
-    pub(crate) fn complete(&mut self, finished: &mut Vec<Finished>) {
+    pub(crate) fn complete(&mut self, finished: &mut Vec<Finished>) -> Result<(), Violation> {
         let mut replied = std::mem::take(&mut self.after.replied);
         for waiter in replied.drain(..) {
             // One that is over already was completed at its deadline, and the waiter may be another's by now.
             let ticket = self.waiters.elsewhere(waiter);
             if let Some(ticket) = ticket.filter(|ticket| self.memory.has_reply(ticket)) {
-                finished.extend(self.finish_replied(ticket));
+                self.finish_replied(ticket, finished)?;
             }
         }
         self.after.replied = replied;
+        Ok(())
     }
 
     /// Ends a send that no thread waits for, unless its reply is being written. `false`: it is.
@@ -53,9 +54,9 @@ impl HostPlane {
         };
         match self.memory.give_up(&ticket, step) {
             Abandoned::Yes => {
-                finished.extend(self.release(ticket).call.map(|call| (call, outcome)))
+                finished.extend(self.release(ticket).map(|call| (call, outcome)));
             }
-            Abandoned::Replied => finished.extend(self.finish_replied(ticket)),
+            Abandoned::Replied => return self.finish_replied(ticket, finished).map(|()| true),
             Abandoned::Replying => return Ok(false),
             Abandoned::Lie => return Err(Violation("a waiter's word is nonsense")),
         }
@@ -74,7 +75,7 @@ impl HostPlane {
             let over = || Outcome::Disconnected { delivered: true };
             if self.end_one(waiter, WaiterStep::End, over(), finished) != Ok(true) {
                 if let Some(ticket) = self.waiters.elsewhere(waiter) {
-                    finished.extend(self.release(ticket).call.map(|call| (call, over())));
+                    finished.extend(self.release(ticket).map(|call| (call, over())));
                 }
             }
         }
@@ -92,15 +93,42 @@ impl HostPlane {
             if self.end_one(waiter, WaiterStep::Abandon, outcome, finished)? {
                 let ended = finished.get(before);
                 if matches!(ended, Some((_, Outcome::TimedOut { .. }))) {
-                    self.waiters.timed_out += 1;
+                    self.counters.timed_out += 1;
                 }
                 continue;
             }
-            let grace = Duration::from_millis(limits::REPLY_GRACE_MILLIS);
-            let until = now.monotonic.checked_add(grace).unwrap_or(now.monotonic);
-            if !self.waiters.grant(waiter, until) {
+            if !self.waiters.grant(waiter, grace(now)) {
                 return Err(Violation("a reply was begun and not finished"));
             }
+        }
+        Ok(())
+    }
+
+    /// Gives up a send that no thread waits for. One whose reply is being written ends with that, or soon.
+    pub(crate) fn cancel(
+        &mut self,
+        key: SendKey,
+        now: Now,
+        finished: &mut Vec<Finished>,
+    ) -> Result<(), Violation> {
+        let Some(ticket) = self.waiters.of_key(key) else {
+            return Ok(());
+        };
+        let outcome = Outcome::Cancelled { delivered: true };
+        if !self.end_one(ticket.waiter, WaiterStep::Abandon, outcome, finished)? {
+            // One that was granted a moment before has less.
+            self.waiters.grant(ticket.waiter, grace(now));
+        }
+        Ok(())
+    }
+
+    /// Nobody wants the reply of this waiter any more. While it is being written, the waiter is nobody else's: its reply
+    /// would be taken for another.
+    pub(crate) fn forget(&mut self, ticket: Ticket, now: Now) -> Result<(), Violation> {
+        match self.memory.give_up(&ticket, WaiterStep::Abandon) {
+            Abandoned::Yes | Abandoned::Replied => drop(self.release(ticket)),
+            Abandoned::Replying => self.waiters.set_call(&ticket, Async::nobody(grace(now))),
+            Abandoned::Lie => return Err(Violation("a waiter's word is nonsense")),
         }
         Ok(())
     }
@@ -112,43 +140,49 @@ impl HostPlane {
         status: NtStatus,
         body: Body,
         finished: &mut Vec<Finished>,
-    ) -> NtStatus {
+    ) -> Result<NtStatus, Violation> {
         let length = body.length();
+        let late = NtStatus::FLT_NO_WAITER_FOR_REPLY;
         let Some(ticket) = self.waiters.of_id(id) else {
-            return NtStatus::FLT_NO_WAITER_FOR_REPLY;
+            return Ok(late);
         };
-        // Before the word says so: its sender has to know that the lock has the reply.
-        self.memory.quits.set_framed(ticket.waiter, true);
+        // Before the word says so: its sender looks here when it does.
+        if !self.memory.framed.put(id, status, body.bytes) {
+            return Ok(late);
+        }
         if !self.memory.finish_reply(&ticket) {
-            self.memory.quits.set_framed(ticket.waiter, false);
-            return NtStatus::FLT_NO_WAITER_FOR_REPLY;
+            self.memory.framed.take(id);
+            return Ok(late);
         }
         let settled = exchange::settle(ticket.capacity, length, status);
-        self.waiters.keep_reply(&ticket, status, body.bytes);
         if self.waiters.elsewhere(ticket.waiter).is_some() {
-            finished.extend(self.finish_replied(ticket));
+            self.finish_replied(ticket, finished)?;
         } else {
             self.memory.stir();
         }
-        settled.replier
+        Ok(settled.replier)
     }
 
-    /// The reply of a waiter that has one, and the end of that waiter.
-    pub(crate) fn take_reply(&mut self, ticket: Ticket) -> (Outcome<Body>, Option<Call>) {
-        let capacity = ticket.capacity;
-        let mut bytes = vec![0; self.memory.reply_length(&ticket)];
-        let read = self.memory.read_reply(&ticket, &mut bytes);
-        self.waiters.replied += 1;
-        let released = self.release(ticket);
-        let outcome = match released.by_frame {
-            Some((status, bytes)) => Read::framed(capacity, bytes.len(), status).outcome(bytes),
-            None => read.outcome(bytes),
-        };
-        (outcome, released.call)
+    /// Ends the send of a waiter that has its reply.
+    fn finish_replied(
+        &mut self,
+        ticket: Ticket,
+        finished: &mut Vec<Finished>,
+    ) -> Result<(), Violation> {
+        let mut bytes = Vec::new();
+        let outcome = self
+            .memory
+            .take_reply(&ticket, &mut bytes, None)
+            .ok_or(Violation("a reply of more bytes than it has room for"))?
+            .outcome(bytes);
+        self.counters.replied += 1;
+        finished.extend(self.release(ticket).map(|call| (call, outcome)));
+        Ok(())
     }
+}
 
-    fn finish_replied(&mut self, ticket: Ticket) -> Option<Finished> {
-        let (outcome, call) = self.take_reply(ticket);
-        call.map(|call| (call, outcome))
-    }
+/// Until when a reply that is being written may be finished.
+fn grace(now: Now) -> fltport_engine::Instant {
+    let grace = Duration::from_millis(limits::REPLY_GRACE_MILLIS);
+    now.monotonic.checked_add(grace).unwrap_or(now.monotonic)
 }

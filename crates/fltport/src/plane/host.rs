@@ -8,11 +8,12 @@ use std::sync::Arc;
 use fltport_engine::connection::{Connection, Violation};
 use fltport_engine::exchange::GetStep;
 use fltport_engine::gets::Refusal;
+use fltport_engine::questions::Counters;
 use fltport_engine::{NtStatus, limits};
 
 use super::blocks::{Block, Blocks, client_part, host_part};
 use super::layout::{self, Entry, Record, client_word, host_word};
-use super::waiters::{Released, Waiters};
+use super::waiters::{Call, Waiters};
 use super::waiting::{Memory, Quit, Quits, Ticket};
 use crate::body::Body;
 use crate::driver::Sender;
@@ -37,7 +38,7 @@ pub(crate) struct HostPlane {
     lie: Option<Violation>,
     /// Numbers of messages begin here; those before it were the engine's.
     pub(crate) first_id: u64,
-    pub(crate) delivered: u64,
+    pub(crate) counters: Counters,
     /// What is to be done when the lock is released, and before.
     pub(crate) after: After,
 }
@@ -54,8 +55,8 @@ pub(super) struct Known {
 /// What is still to be said, when all has been decided.
 #[derive(Debug, Default)]
 pub(crate) struct After {
-    /// Gets whose threads sleep.
-    pub(crate) wakes: Vec<usize>,
+    /// Gets whose threads sleep, a bit for each.
+    pub(crate) wakes: u64,
     /// Gets whose owners poll.
     pub(crate) rings: Vec<u64>,
     /// Open files, and the gets that they are for.
@@ -147,7 +148,7 @@ impl HostPlane {
             armed: false,
             lie: None,
             first_id: layout::message_id(0, first),
-            delivered: 0,
+            counters: Counters::default(),
             after: After::default(),
         }
     }
@@ -270,11 +271,12 @@ impl HostPlane {
     }
 
     /// A waiter is over: its reply was copied out, or it was given up.
-    pub(crate) fn release(&mut self, ticket: Ticket) -> Released {
+    pub(crate) fn release(&mut self, ticket: Ticket) -> Option<Call> {
         if let Some(block) = ticket.block {
             self.replies.give_back(block);
         }
-        self.memory.quits.set_framed(ticket.waiter, false);
+        // A client that has changed its word back may have sent another.
+        self.memory.framed.take(ticket.id());
         self.waiters.release(&ticket)
     }
 
@@ -311,7 +313,7 @@ impl HostPlane {
             self.after.rings.push(token);
         }
         if !awake {
-            self.after.wakes.push(get);
+            self.after.wakes |= 1 << (get % layout::GETS);
         }
     }
 
@@ -369,8 +371,8 @@ impl HostPlane {
     fn take_back(&mut self, waiter: usize) -> bool {
         match self.memory.quits.take(waiter) {
             Quit::No => return false,
-            Quit::Replied => self.waiters.replied += 1,
-            Quit::TimedOut => self.waiters.timed_out += 1,
+            Quit::Replied => self.counters.replied += 1,
+            Quit::TimedOut => self.counters.timed_out += 1,
         }
         if let Some(ticket) = self.waiters.in_use(waiter) {
             self.release(ticket);

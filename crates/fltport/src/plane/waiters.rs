@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fltport_engine::output::{Outcome, SendKey};
-use fltport_engine::{Deadline, Instant, NtStatus, WallTime};
+use fltport_engine::{Deadline, Instant, WallTime};
 
 use super::blocks::Block;
 use super::layout;
@@ -19,9 +19,10 @@ pub(crate) struct Waiters {
     records: Vec<Record>,
     free: Vec<usize>,
     first_generation: u64,
-    pub(crate) replied: u64,
-    pub(crate) timed_out: u64,
     deadlines: BTreeSet<(Deadline, usize)>,
+    /// Those whose senders no thread waits for.
+    elsewhere: BTreeSet<usize>,
+    /// Those of them that can be cancelled.
     keys: BTreeMap<SendKey, usize>,
 }
 
@@ -30,17 +31,15 @@ struct Record {
     generation: u64,
     live: bool,
     call: Option<Async>,
-    /// A reply that was too long for the room that there was.
-    by_frame: Option<(NtStatus, Vec<u8>)>,
     capacity: u32,
     block: Option<Block>,
 }
 
 /// A send that no thread waits for.
 pub(crate) struct Async {
-    pub(crate) call: Call,
-    pub(crate) key: SendKey,
-    pub(crate) deadline: Deadline,
+    call: Call,
+    key: Option<SendKey>,
+    deadline: Deadline,
     /// A moment more was granted, because its reply was being written.
     granted: bool,
 }
@@ -49,9 +48,19 @@ impl Async {
     pub(crate) const fn new(call: Call, key: SendKey, deadline: Deadline) -> Self {
         Self {
             call,
-            key,
+            key: Some(key),
             deadline,
             granted: false,
+        }
+    }
+
+    /// Nobody: what is being written for a sender that has gone ends by `until`.
+    pub(crate) fn nobody(until: Instant) -> Self {
+        Self {
+            call: Box::new(|_| {}),
+            key: None,
+            deadline: Deadline::At(until),
+            granted: true,
         }
     }
 }
@@ -62,13 +71,6 @@ impl std::fmt::Debug for Async {
     }
 }
 
-/// What a waiter leaves behind.
-#[derive(Default)]
-pub(crate) struct Released {
-    pub(crate) call: Option<Call>,
-    pub(crate) by_frame: Option<(NtStatus, Vec<u8>)>,
-}
-
 impl Waiters {
     /// Nobody; generations begin with this one.
     pub(crate) fn new(first_generation: u64) -> Self {
@@ -77,9 +79,8 @@ impl Waiters {
             records: vec![Record::default()],
             free: Vec::new(),
             first_generation,
-            replied: 0,
-            timed_out: 0,
             deadlines: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             keys: BTreeMap::new(),
         }
     }
@@ -121,29 +122,30 @@ impl Waiters {
         if call.deadline != Deadline::Never {
             self.deadlines.insert((call.deadline, ticket.waiter));
         }
-        self.keys.insert(call.key, ticket.waiter);
+        if let Some(key) = call.key {
+            self.keys.insert(key, ticket.waiter);
+        }
+        self.elsewhere.insert(ticket.waiter);
         if let Some(record) = self.records.get_mut(ticket.waiter) {
             record.call = Some(call);
         }
     }
 
-    /// The waiter is over.
-    pub(crate) fn release(&mut self, ticket: &Ticket) -> Released {
-        let Some(record) = self.live(ticket.waiter, ticket.generation) else {
-            return Released::default();
-        };
+    /// The waiter is over. Gives whoever is to be told, if no thread waits for it.
+    pub(crate) fn release(&mut self, ticket: &Ticket) -> Option<Call> {
+        let record = self.live(ticket.waiter, ticket.generation)?;
         record.live = false;
         record.generation = record.generation.wrapping_add(1) & layout::GENERATIONS_OF_ID;
         record.block = None;
-        let by_frame = record.by_frame.take();
         let call = record.call.take();
         self.free.push(ticket.waiter);
-        let call = call.map(|call| {
-            self.keys.remove(&call.key);
-            self.deadlines.remove(&(call.deadline, ticket.waiter));
-            call.call
-        });
-        Released { call, by_frame }
+        let call = call?;
+        self.elsewhere.remove(&ticket.waiter);
+        self.deadlines.remove(&(call.deadline, ticket.waiter));
+        if let Some(key) = call.key {
+            self.keys.remove(&key);
+        }
+        Some(call.call)
     }
 
     /// The ticket of a waiter that is in use.
@@ -176,7 +178,7 @@ impl Waiters {
 
     /// All waiters whose senders no thread waits for.
     pub(crate) fn all_elsewhere(&self) -> Vec<usize> {
-        self.keys.values().copied().collect()
+        self.elsewhere.iter().copied().collect()
     }
 
     /// The ticket of the message with this number, if its reply is awaited.
@@ -184,13 +186,6 @@ impl Waiters {
         let (waiter, generation) = layout::waiter_of(id)?;
         let record = self.records.get(waiter)?;
         (record.live && record.generation == generation).then(|| record.ticket(waiter))
-    }
-
-    /// Keeps a reply that came by a frame.
-    pub(crate) fn keep_reply(&mut self, ticket: &Ticket, status: NtStatus, bytes: Vec<u8>) {
-        if let Some(record) = self.live(ticket.waiter, ticket.generation) {
-            record.by_frame = Some((status, bytes));
-        }
     }
 
     /// Waiters that no thread waits for and whose deadline has passed.
@@ -240,7 +235,7 @@ impl Waiters {
 
     /// Whether there are senders that no thread waits for.
     pub(crate) fn has_elsewhere(&self) -> bool {
-        !self.keys.is_empty()
+        !self.elsewhere.is_empty()
     }
 
     fn live(&mut self, waiter: usize, generation: u64) -> Option<&mut Record> {

@@ -3,6 +3,9 @@
 //! The waiter's word decides. The client claims it before it writes, and says when it is done; the sender gives it up at
 //! its deadline or when the connection ends, unless it was claimed. Anything else in the word is a lie.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use fltport_engine::exchange::{self, Waiter, WaiterStep};
@@ -15,7 +18,7 @@ use super::memory_region::Region;
 use super::spin::{self, Patience, Spin};
 use crate::body::Body;
 use crate::clock::{self, Limit};
-use crate::sync::{AtomicU64, Instant, Ordering, futex};
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, futex};
 
 /// Both pieces of memory at the host, and what ends every wait on them.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub(crate) struct Memory {
     /// How long the filter takes from a reply to its next message.
     pub(crate) pace: spin::Pace,
     pub(crate) quits: Quits,
+    pub(crate) framed: Framed,
     /// Not 0: somebody who does not have the lock writes into the record of this get. It may be withdrawn and posted again
     /// meanwhile, but nobody else writes there.
     writing: [AtomicU64; layout::GETS],
@@ -39,8 +43,15 @@ pub(crate) struct Memory {
 pub(crate) struct Quits {
     /// Written by the sender, then by whoever has the lock.
     left: [AtomicU64; Self::COUNT],
-    /// Not 0: the reply came by a frame, and only the lock can give it out. Written under the lock.
-    framed: [AtomicU64; Self::COUNT],
+}
+
+/// Replies that came by frames, until their senders take them. Here, and not with the connection's records: those go with the
+/// connection, and a reply that its replier was told of must reach its sender all the same.
+#[derive(Debug)]
+pub(crate) struct Framed {
+    /// How many there are, to be looked at without the lock: mostly none.
+    count: AtomicU64,
+    replies: Mutex<BTreeMap<u64, (NtStatus, Vec<u8>)>>,
 }
 
 /// How a waiter was left.
@@ -58,7 +69,6 @@ impl Quits {
     fn new() -> Self {
         Self {
             left: std::array::from_fn(|_| AtomicU64::new(0)),
-            framed: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
@@ -78,24 +88,51 @@ impl Quits {
 
     /// Leaves a waiter; `false`: that needs the lock.
     pub(crate) fn leave(&self, waiter: usize, quit: Quit) -> bool {
-        let (Some(left), Some(framed)) = (self.left.get(waiter), self.framed.get(waiter)) else {
+        let Some(left) = self.left.get(waiter) else {
             return false;
         };
         let value = match quit {
             Quit::No => return false,
-            Quit::Replied if framed.load(Ordering::Acquire) != 0 => return false,
             Quit::Replied => 1,
             Quit::TimedOut => 2,
         };
         left.store(value, Ordering::Release);
         true
     }
+}
 
-    /// The reply of this waiter comes by a frame, or does not after all.
-    pub(crate) fn set_framed(&self, waiter: usize, framed: bool) {
-        if let Some(word) = self.framed.get(waiter) {
-            word.store(framed.into(), Ordering::Release);
+impl Framed {
+    fn new() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            replies: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// Keeps the reply to the message of this number, before its waiter's word says that there is one. `false`: there is
+    /// one already.
+    pub(crate) fn put(&self, id: u64, status: NtStatus, bytes: Vec<u8>) -> bool {
+        let mut replies = self.lock();
+        let Place::Vacant(place) = replies.entry(id) else {
+            return false;
+        };
+        place.insert((status, bytes));
+        self.count.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// The reply to the message of this number, if it came by a frame.
+    pub(crate) fn take(&self, id: u64) -> Option<(NtStatus, Vec<u8>)> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let reply = self.lock().remove(&id)?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(reply)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (NtStatus, Vec<u8>)>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -190,6 +227,7 @@ impl Memory {
             life: AtomicU64::new(0),
             pace: spin::Pace::new(),
             quits: Quits::new(),
+            framed: Framed::new(),
             writing: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -371,9 +409,20 @@ impl Memory {
         }
     }
 
-    /// Copies the reply of a waiter that is `Replied` into `into`, as much as fits its room and its sender's. What the
-    /// client says of it is read once and held to what the host has given out.
-    pub(crate) fn read_reply(&self, ticket: &Ticket, into: &mut [u8]) -> Read {
+    /// Takes the reply of a waiter that is `Replied`: as much as its sender takes, into `into` if it is in memory and that is
+    /// there, or else into `bytes`. What the client says of it is read once and held to what the host has given out. `None`:
+    /// it is more than there is room for.
+    pub(crate) fn take_reply(
+        &self,
+        ticket: &Ticket,
+        bytes: &mut Vec<u8>,
+        into: Option<&mut [u8]>,
+    ) -> Option<Read> {
+        if let Some((status, came)) = self.framed.take(ticket.id()) {
+            let read = Read::framed(ticket.capacity, came.len(), status);
+            *bytes = came;
+            return Some(read);
+        }
         let head = self
             .client
             .load(layout::reply_head(ticket.waiter), Ordering::Relaxed);
@@ -384,24 +433,22 @@ impl Memory {
             Some(block) if copied > layout::INLINE_REPLY => (block.offset, block.size),
             _ => (layout::reply_payload(ticket.waiter), layout::INLINE_REPLY),
         };
-        let copied = copied.min(room).min(into.len());
+        if copied > room {
+            return None;
+        }
+        let into = into.unwrap_or_else(|| {
+            bytes.resize(copied, 0);
+            bytes
+        });
+        let copied = copied.min(into.len());
         if let Some(into) = into.get_mut(..copied) {
             self.client.copy_out(offset, into);
         }
-        Read {
+        Some(Read {
             status: settled.sender,
             copied: u32::try_from(copied).unwrap_or(u32::MAX),
             cut: length > ticket.capacity,
-        }
-    }
-
-    /// Bytes that the reply of a waiter has, of those that its sender takes.
-    pub(crate) fn reply_length(&self, ticket: &Ticket) -> usize {
-        let head = self
-            .client
-            .load(layout::reply_head(ticket.waiter), Ordering::Relaxed);
-        let length = layout::high(head).min(ticket.capacity);
-        usize::try_from(length).unwrap_or(usize::MAX)
+        })
     }
 
     fn is_service_quick(&self) -> bool {

@@ -36,9 +36,12 @@ pub(crate) const fn host_uid() -> u32 {
 }
 
 /// Nobody notices a host's death but by its packets, of which there are none.
-pub(crate) const fn watch(_: &Arc<Connection>) -> bool {
-    false
+pub(crate) const fn watch(_: &Arc<Connection>) -> Option<u64> {
+    None
 }
+
+/// There is nobody to do that, and no memory for which it would be needed.
+pub(crate) const fn flush_later(_: &Connection, _: u64) {}
 
 /// A clock of this process.
 pub(crate) fn monotonic_nanos() -> u64 {

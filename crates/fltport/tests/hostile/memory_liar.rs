@@ -197,7 +197,7 @@ pub(crate) fn play(told: &[String]) {
     }
 }
 
-fn greet(listener: &Raw) -> Raw {
+pub(crate) fn greet(listener: &Raw) -> Raw {
     let raw = listener.accept();
     raw.packet().unwrap();
     let accepted = ToClient::Connected {

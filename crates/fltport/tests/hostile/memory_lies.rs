@@ -17,8 +17,8 @@ pub(crate) type Lie = (&'static str, fn(&mut Liar));
 /// A host's end of right memory, and the get that its client has posted there.
 pub(crate) struct Liar {
     pub(crate) raw: Raw,
-    host: Map,
-    client: Map,
+    pub(crate) host: Map,
+    pub(crate) client: Map,
     get: usize,
     generation: u64,
 }
@@ -84,7 +84,7 @@ impl Liar {
     }
 
     /// A right message whose reply finds this.
-    fn asks(&self, waiter: usize, word: u64, head: u64, room: u64) {
+    pub(crate) fn asks(&self, waiter: usize, word: u64, head: u64, room: u64) {
         self.client.store(layout::waiter_word(waiter), word);
         self.client.store(layout::reply_head(waiter), head);
         self.client.store(layout::reply_room(waiter), room);

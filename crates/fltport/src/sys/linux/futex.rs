@@ -44,12 +44,17 @@ pub(crate) fn sleep_either(
             end.as_ref(),
             ClockId::Monotonic,
         );
-        if result != Err(Errno::NOSYS) {
+        // It was there and has waited, or was told why not to.
+        if matches!(
+            result,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT)
+        ) {
             return;
         }
+        // Others mean that the system has no such call, or that somebody keeps this process from it: to try again and again would be to wait awake.
         MISSING.store(1, Ordering::Relaxed);
     }
-    // Before Linux 5.16: short sleeps on the one, looks at the other.
+    // Before Linux 5.16, or under a filter that does not know the call: short sleeps on the one, looks at the other.
     let limit = limit.map_or(SLICE, |limit| limit.min(SLICE));
     sleep(shared.0, shared.1, Some(limit));
 }

@@ -26,7 +26,7 @@ pub(crate) use memory_plane::{
 pub(crate) use peer::{Polled, register};
 pub(crate) use reactor::Reactor;
 pub(crate) use socket::Socket;
-pub(crate) use watch::watch;
+pub(crate) use watch::{flush_later, watch};
 
 /// An open file that travels with a message.
 pub(crate) type Attachment = OwnedFd;

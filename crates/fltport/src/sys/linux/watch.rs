@@ -1,4 +1,5 @@
-//! Notices that a host has hung up or died, for clients whose threads sleep where no packet wakes them.
+//! Notices that a host has hung up or died, and that its socket takes packets again, for clients whose threads sleep where
+//! neither wakes them.
 //!
 //! One thread for the process, started with the first connection that has memory. It knows connections weakly and reads
 //! nothing by itself.
@@ -6,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 
 use rustix::buffer::spare_capacity;
@@ -17,16 +18,28 @@ use crate::client_driver::Connection;
 #[derive(Debug)]
 struct Watcher {
     epoll: OwnedFd,
-    connections: Mutex<(u64, HashMap<u64, Weak<Connection>>)>,
+    connections: Mutex<Connections>,
 }
 
-/// Has a connection told when its host hangs up. `false`: that is not possible here.
-pub(crate) fn watch(connection: &Arc<Connection>) -> bool {
-    static WATCHER: OnceLock<Option<Arc<Watcher>>> = OnceLock::new();
+#[derive(Debug, Default)]
+struct Connections {
+    last: u64,
+    by_number: HashMap<u64, Weak<Connection>>,
+}
+
+static WATCHER: OnceLock<Option<Arc<Watcher>>> = OnceLock::new();
+
+/// Has a connection told when its host hangs up. Its number here, or `None` where that is not possible.
+pub(crate) fn watch(connection: &Arc<Connection>) -> Option<u64> {
     let watcher = WATCHER.get_or_init(|| Watcher::start().ok());
-    watcher
-        .as_ref()
-        .is_some_and(|watcher| watcher.add(connection).is_ok())
+    watcher.as_ref()?.add(connection).ok()
+}
+
+/// Has what a connection could not send leave when its host's socket takes it, whatever its threads do.
+pub(crate) fn flush_later(connection: &Connection, number: u64) {
+    if let Some(Some(watcher)) = WATCHER.get() {
+        watcher.look_for(connection, number, EventFlags::OUT);
+    }
 }
 
 impl Watcher {
@@ -42,24 +55,26 @@ impl Watcher {
         Ok(watcher)
     }
 
-    fn add(&self, connection: &Arc<Connection>) -> io::Result<()> {
-        let mut state = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let (last, connections) = &mut *state;
-        *last += 1;
-        connections.retain(|_, connection| connection.strong_count() > 0);
-        connections.insert(*last, Arc::downgrade(connection));
-        // Once: what happens then is the connection's own business, and its descriptor may live on in another process.
-        let events = EventFlags::RDHUP | EventFlags::ONESHOT;
-        let data = EventData::new_u64(*last);
-        Ok(epoll::add(
-            &self.epoll,
-            connection.descriptor(),
-            data,
-            events,
-        )?)
+    fn add(&self, connection: &Arc<Connection>) -> io::Result<u64> {
+        let mut connections = self.connections();
+        connections.last += 1;
+        let number = connections.last;
+        connections
+            .by_number
+            .retain(|_, connection| connection.strong_count() > 0);
+        connections
+            .by_number
+            .insert(number, Arc::downgrade(connection));
+        let data = EventData::new_u64(number);
+        epoll::add(&self.epoll, connection.descriptor(), data, HUNG_UP)?;
+        Ok(number)
+    }
+
+    /// Looks for the host's end of a connection, and for `more`.
+    fn look_for(&self, connection: &Connection, number: u64, more: EventFlags) {
+        let data = EventData::new_u64(number);
+        // Fails where the descriptor was closed, with which everything is over.
+        epoll::modify(&self.epoll, connection.descriptor(), data, HUNG_UP | more).ok();
     }
 
     fn run(&self) {
@@ -71,16 +86,40 @@ impl Watcher {
                 Err(_) => return,
             }
             for event in &events {
-                let mut state = self
-                    .connections
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let connection = state.1.remove(&event.data.u64());
-                drop(state);
-                if let Some(connection) = connection.and_then(|connection| connection.upgrade()) {
-                    connection.handle_hang_up();
-                }
+                self.handle(event.data.u64(), event.flags);
             }
         }
     }
+
+    fn handle(&self, number: u64, flags: EventFlags) {
+        let mut connections = self.connections();
+        let is_writable = flags == EventFlags::OUT;
+        let connection = if is_writable {
+            connections.by_number.get(&number).cloned()
+        } else {
+            connections.by_number.remove(&number)
+        };
+        drop(connections);
+        let Some(connection) = connection.and_then(|connection| connection.upgrade()) else {
+            return;
+        };
+        if !is_writable {
+            return connection.handle_hang_up();
+        }
+        let more = if connection.flush() {
+            EventFlags::OUT
+        } else {
+            EventFlags::empty()
+        };
+        self.look_for(&connection, number, more);
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+/// Once: what happens then is the connection's own business, and its descriptor may live on in another process.
+const HUNG_UP: EventFlags = EventFlags::RDHUP.union(EventFlags::ONESHOT);
