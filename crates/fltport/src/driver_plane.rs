@@ -129,6 +129,9 @@ impl Core {
             let Some(plane) = plane.on() else {
                 return Tried::LongWay;
             };
+            if tries == 0 && reply.is_some() {
+                plane.expect_ask();
+            }
             // What is wrong there, or is for others, is seen to on the long way, as is what needs frames that the client
             // does not read at the moment.
             let needs_frames = file.is_some() && !engine.is_writable();

@@ -26,7 +26,7 @@
 //! | [`publish`], [`delivery`], [`completion`] | what the host writes; messages that had to wait; replies without a thread |
 //! | [`waiters`] | whom a reply is for |
 //! | [`waiting`] | the host's end, where a sender waits without it |
-//! | [`client`] | the client's end |
+//! | [`client`], [`replying`] | the client's end |
 //! | [`spin`] | when to wait awake |
 
 pub(crate) mod blocks;
@@ -37,6 +37,7 @@ pub(crate) mod host;
 pub(crate) mod layout;
 pub(crate) mod memory_region;
 mod publish;
+pub(crate) mod replying;
 pub(crate) mod spin;
 pub(crate) mod waiters;
 pub(crate) mod waiting;

@@ -9,10 +9,11 @@ use fltport_engine::wire::{ToClient, ToHost};
 use crate::driver::{Core, MessageCall, Outgoing, Owner, Sender};
 use crate::driver_plane::Plane;
 use crate::link::{HostLink, Sent};
-use crate::plane::client::{ClientPlane, Replied, Slot, Taken, Tell, Woken};
+use crate::plane::client::{ClientPlane, Slot, Taken, Tell, Woken};
 use crate::plane::host::HostPlane;
 use crate::plane::layout::{self, Record, client_word, host_word};
 use crate::plane::memory_region::Region;
+use crate::plane::replying::Replied;
 use crate::plane::waiting::Memory;
 use crate::sync::{Instant, Ordering};
 use crate::sys::Attachment;
@@ -237,7 +238,7 @@ fn use_shared_words(host: &Region, client: &Region) {
     use host_word as h;
     let record = |get| {
         let record = Record::of(get);
-        (record.id()..record.payload() + 8).step_by(8)
+        (record.ready()..record.payload() + 8).step_by(8)
     };
     let control = [h::ENDED, h::KICK, h::HEAD, h::HOME, h::CORE, h::PACE];
     for offset in control.into_iter().chain(record(0)).chain(record(1)) {

@@ -1,12 +1,11 @@
-//! The client's end of the memory: posting gets, taking messages, replying.
+//! The client's end of the memory: posting gets and taking messages; [`super::replying`] has the replies.
 //!
 //! It believes what the host writes no more than it has to: what it reads is read once, and lengths are held to what was
 //! mapped.
 
 use std::sync::{Arc, PoisonError};
 
-use fltport_engine::NtStatus;
-use fltport_engine::exchange::{self, Get, GetStep, Waiter, WaiterStep};
+use fltport_engine::exchange::{self, Get, GetStep};
 use fltport_engine::wire::MessageHeader;
 
 use super::layout::{self, At, Entry, Place, Record, Word, client_word, host_word};
@@ -19,31 +18,49 @@ use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, futex};
 /// The client's end.
 #[derive(Debug)]
 pub(crate) struct ClientPlane {
-    host: Region,
-    client: Region,
+    pub(super) host: Region,
+    pub(super) client: Region,
     state: Mutex<State>,
     /// Numbers of messages whose replies belong here begin here.
-    first_id: u64,
+    pub(super) first_id: u64,
     /// Not 0: this side has ended the connection.
     closed: AtomicU64,
     /// The wish for a kick that was fulfilled last.
     kicked: AtomicU64,
+    /// The posting of each get that is over, with nothing more to come: that one is free. Nobody's but this side's, so that
+    /// nobody waits for it.
+    free: [AtomicU64; layout::GETS],
+    /// The entry of the ring that comes next, as far as is known without the lock.
+    next_entry: AtomicU64,
     max_message: usize,
     /// How long the service takes from a message to its reply.
-    pace: spin::Pace,
+    pub(super) pace: spin::Pace,
     /// Buffers of long messages that are over.
     spare: Arc<Spare>,
     spins: bool,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// Gets that have never been posted.
     free: Vec<usize>,
     /// The others, in the order of their last posting.
     used: Vec<usize>,
     generations: [u64; layout::GETS],
     tail: u64,
+    /// Entries that the host has taken, when that was looked at last.
+    head: u64,
+}
+
+impl State {
+    /// Whether the ring has room for another entry.
+    pub(super) fn has_room(&mut self, host: &Region) -> bool {
+        let is_full = |head| self.tail.wrapping_sub(head) >= layout::RING;
+        if is_full(self.head) {
+            self.head = host.load(host_word::HEAD, Ordering::Acquire);
+        }
+        !is_full(self.head)
+    }
 }
 
 /// A get that is posted here.
@@ -102,15 +119,6 @@ pub(crate) enum Taken {
     Lie,
 }
 
-/// What became of an attempt to reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replied {
-    /// It is done, with this status for the replier.
-    Done(NtStatus, Tell),
-    /// It has no room here, and goes by a frame.
-    ByFrame,
-}
-
 impl ClientPlane {
     /// The client's end of this memory, on a port with this message limit. `spins`: threads may wait awake.
     pub(crate) fn new(
@@ -126,6 +134,7 @@ impl ClientPlane {
             used: Vec::with_capacity(layout::GETS),
             generations: [0; layout::GETS],
             tail: 0,
+            head: 0,
         };
         Self {
             host,
@@ -134,6 +143,8 @@ impl ClientPlane {
             first_id,
             closed: AtomicU64::new(0),
             kicked: AtomicU64::new(0),
+            free: std::array::from_fn(|_| AtomicU64::new(0)),
+            next_entry: AtomicU64::new(0),
             max_message: usize::try_from(max_message).unwrap_or(0),
             pace: spin::Pace::new(),
             spare: Arc::default(),
@@ -145,8 +156,7 @@ impl ClientPlane {
     /// at its word, a frame is to tell of its end.
     pub(crate) fn post(&self, size: u32, polled: bool) -> Option<(Slot, Tell)> {
         let mut state = self.state();
-        let head = self.host.load(host_word::HEAD, Ordering::Acquire);
-        if state.tail.wrapping_sub(head) >= layout::RING {
+        if !state.has_room(&self.host) {
             return None;
         }
         let get = self.free_get(&mut state)?;
@@ -209,8 +219,10 @@ impl ClientPlane {
                     .ok();
                 return Woken::Nudged;
             }
-            if spin.again() {
-                continue;
+            match spin.look_for(|| self.is_assigned(slot)) {
+                Some(true) => return Woken::Over,
+                Some(false) => continue,
+                None => {}
             }
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -234,13 +246,18 @@ impl ClientPlane {
     /// What has become of a get, which is free again unless it is not over, or something still comes on the socket for it: then
     /// [`Self::free`] has to follow.
     pub(crate) fn take(&self, slot: Slot, size: u32) -> Taken {
-        let word = self.get_word(slot.get);
-        let now = Word::<Get>::from_bits(word.load(Ordering::Acquire))
-            .filter(|word| word.generation == slot.generation);
-        let Some(now) = now else {
+        let word = || {
+            let bits = self.get_word(slot.get).load(Ordering::Acquire);
+            Word::<Get>::from_bits(bits).filter(|word| word.generation == slot.generation)
+        };
+        let state = if self.is_assigned(slot) {
+            Get::Assigned
+        } else if let Some(word) = word() {
+            word.state
+        } else {
             return Taken::Disconnected;
         };
-        let taken = match now.state {
+        let taken = match state {
             Get::Posted => return Taken::NotYet,
             Get::Assigned => self.read_message(slot, size),
             Get::TooSmall => {
@@ -260,20 +277,30 @@ impl ClientPlane {
     /// A get is over, and nothing more comes for it.
     pub(crate) fn free(&self, slot: Slot) {
         // Who posts next finds it, so that no lock is needed.
-        let free = Word::new(Get::Free, slot.generation);
-        self.get_word(slot.get)
-            .store(free.bits(), Ordering::Release);
+        if let Some(free) = self.free.get(slot.get) {
+            free.store(slot.generation, Ordering::Release);
+        }
+    }
+
+    /// Whether a message is in this get, as the host says where the message is.
+    #[inline]
+    fn is_assigned(&self, slot: Slot) -> bool {
+        let ready = self
+            .host
+            .load(Record::of(slot.get).ready(), Ordering::Acquire);
+        ready == Word::new(Get::Assigned, slot.generation).bits()
     }
 
     /// Takes the message of a get that is over, if it has one and that is all in memory; otherwise nothing has happened.
     #[inline]
     pub(crate) fn take_message(&self, slot: Slot, size: u32, message: &mut Message) -> bool {
-        let bits = self.get_word(slot.get).load(Ordering::Acquire);
-        if bits != Word::new(Get::Assigned, slot.generation).bits() {
+        if !self.is_assigned(slot) {
             return false;
         }
         let record = Record::of(slot.get);
         let load = |offset| self.host.load(offset, Ordering::Relaxed);
+        let id = load(record.id());
+        self.expect_writes(slot, id);
         let place = Place::from_bits(load(record.place()));
         let (At::Offset(offset), false) = (place.at, place.file) else {
             return false;
@@ -282,13 +309,26 @@ impl ClientPlane {
         if !exchange::fits(size, layout::low(lengths)) {
             return false;
         }
-        let header = MessageHeader::new(layout::high(lengths), load(record.id()));
+        let header = MessageHeader::new(layout::high(lengths), id);
         message.fill(header, load(record.deadline()), |payload| {
             self.copy_payload(offset, layout::low(lengths), payload);
         });
         self.free(slot);
         self.pace.begin();
         true
+    }
+
+    /// What is written next, if the message is answered in memory and its get is posted again: the waiter, the get's word, and
+    /// an entry of the ring.
+    #[inline]
+    fn expect_writes(&self, slot: Slot, id: u64) {
+        if let Some((waiter, _)) = layout::waiter_of(id) {
+            self.client.expect_write(layout::waiter_word(waiter));
+            self.client.expect_write(layout::waiter_word(waiter) + 64);
+        }
+        self.client.expect_write(layout::get_word(slot.get));
+        let next = self.next_entry.load(Ordering::Relaxed);
+        self.client.expect_write(layout::ring_entry(next));
     }
 
     fn read_message(&self, slot: Slot, size: u32) -> Taken {
@@ -364,59 +404,6 @@ impl ClientPlane {
         drop(state);
     }
 
-    /// Whether the reply to a message of this number belongs here.
-    pub(crate) fn has(&self, id: u64) -> bool {
-        (self.first_id..layout::FRAMED_IDS).contains(&id)
-    }
-
-    /// Whether the sender of a message has given up.
-    pub(crate) fn is_abandoned(&self, id: u64) -> bool {
-        self.has_ended() || self.waiting(id).is_none()
-    }
-
-    /// Replies to a message.
-    pub(crate) fn reply(&self, id: u64, status: NtStatus, payload: &[u8]) -> Replied {
-        let Some((waiter, word, bits, now)) = self.waiting(id) else {
-            return Replied::Done(self.too_late(), Tell::Nothing);
-        };
-        // Written before the word: as long as that has this number, they are this message's.
-        let head = self
-            .client
-            .load(layout::reply_head(waiter), Ordering::Relaxed);
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let settled = exchange::settle(layout::low(head), length, status);
-        let copied = usize::try_from(settled.copied).unwrap_or(usize::MAX);
-        let payload = payload.get(..copied).unwrap_or(payload);
-        let (offset, size) = if copied <= layout::INLINE_REPLY {
-            (layout::reply_payload(waiter), layout::INLINE_REPLY)
-        } else {
-            let room = self
-                .client
-                .load(layout::reply_room(waiter), Ordering::Relaxed);
-            let bytes = |half| usize::try_from(half).unwrap_or(0);
-            (bytes(layout::low(room)), bytes(layout::high(room)))
-        };
-        if copied > size {
-            // The host claims it: who claims a reply and does not finish it soon is disconnected.
-            return Replied::ByFrame;
-        }
-        let Some(claimed) = self.claim(word, bits, now) else {
-            return Replied::Done(self.too_late(), Tell::Nothing);
-        };
-        self.client.copy_in(offset, payload);
-        let head = layout::halves(status.0, length);
-        self.client
-            .store(layout::reply_head(waiter), head, Ordering::Relaxed);
-        let Some(tell) = self.finish(waiter, word, claimed) else {
-            return Replied::Done(NtStatus::PORT_DISCONNECTED, Tell::Nothing);
-        };
-        if let Some(pace) = self.pace.end() {
-            self.client
-                .store(client_word::PACE, pace, Ordering::Relaxed);
-        }
-        Replied::Done(settled.replier, tell)
-    }
-
     /// Whether either side has ended the connection.
     pub(crate) fn has_ended(&self) -> bool {
         // After what this side has put in memory, so that the host sees that or this side sees the end.
@@ -430,90 +417,13 @@ impl ClientPlane {
         self.nudge_all();
     }
 
-    fn claim(
-        &self,
-        word: &AtomicU64,
-        mut bits: u64,
-        mut now: Word<Waiter>,
-    ) -> Option<Word<Waiter>> {
-        let generation = now.generation;
-        loop {
-            let claimed = now.after(WaiterStep::Claim)?;
-            match word.compare_exchange(bits, claimed.bits(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(claimed),
-                Err(other) => {
-                    bits = other;
-                    now = Word::from_bits(other).filter(|w| w.generation == generation)?;
-                }
-            }
-        }
-    }
-
-    /// Says that the reply is there, to whoever waits for it. `None`: the connection has ended first.
-    fn finish(&self, waiter: usize, word: &AtomicU64, claimed: Word<Waiter>) -> Option<Tell> {
-        let mut now = claimed;
-        loop {
-            let done = now.after(WaiterStep::Finish)?;
-            match word.compare_exchange(
-                now.bits(),
-                done.bits(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => break,
-                Err(other) => {
-                    now = Word::from_bits(other).filter(|w| w.generation == claimed.generation)?;
-                }
-            }
-        }
-        if now.asleep {
-            futex::wake(word, 1);
-        }
-        Some(if now.bell {
-            self.tell_replied(waiter)
-        } else {
-            Tell::Nothing
-        })
-    }
-
-    /// Tries again what the ring was too full for.
-    pub(crate) fn tell_replied(&self, waiter: usize) -> Tell {
-        let mut state = self.state();
-        let head = self.host.load(host_word::HEAD, Ordering::Acquire);
-        if self.has_ended() {
-            return Tell::Nothing;
-        }
-        if state.tail.wrapping_sub(head) >= layout::RING {
-            return Tell::Full(waiter);
-        }
-        self.push(&mut state, Entry::Replied { waiter })
-    }
-
-    fn waiting(&self, id: u64) -> Option<(usize, &AtomicU64, u64, Word<Waiter>)> {
-        let (waiter, generation) = layout::waiter_of(id).filter(|_| self.has(id))?;
-        let word = self.client.word(layout::waiter_word(waiter));
-        let bits = word.load(Ordering::Acquire);
-        let now = Word::<Waiter>::from_bits(bits)?;
-        (now.generation == generation && now.state == Waiter::Waiting)
-            .then_some((waiter, word, bits, now))
-    }
-
-    fn too_late(&self) -> NtStatus {
-        if self.has_ended() {
-            return NtStatus::PORT_DISCONNECTED;
-        }
-        self.client
-            .word(client_word::LATE)
-            .fetch_add(1, Ordering::Relaxed);
-        NtStatus::FLT_NO_WAITER_FOR_REPLY
-    }
-
     /// Puts an entry in the ring. There is room.
-    fn push(&self, state: &mut State, entry: Entry) -> Tell {
+    pub(super) fn push(&self, state: &mut State, entry: Entry) -> Tell {
         let word = self.client.word(layout::ring_entry(state.tail));
         // Sequentially consistent on both sides: either the host sees the entry, or this side sees its wish.
         word.swap(entry.bits(state.tail), Ordering::SeqCst);
         state.tail = state.tail.wrapping_add(1);
+        self.next_entry.store(state.tail, Ordering::Relaxed);
         let kick = self.host.load(host_word::KICK, Ordering::SeqCst);
         if kick != 0 && self.kicked.swap(kick, Ordering::AcqRel) != kick {
             return Tell::Kick;
@@ -524,9 +434,8 @@ impl ClientPlane {
     /// A get that is not in use: the one that was posted last, which is warm, if it is over; or another.
     fn free_get(&self, state: &mut State) -> Option<usize> {
         let is_free = |state: &State, get: usize| {
-            let generation = state.generations.get(get).copied().unwrap_or(0);
-            let free = Word::new(Get::Free, generation).bits();
-            self.get_word(get).load(Ordering::Acquire) == free
+            let free = self.free.get(get).map(|free| free.load(Ordering::Acquire));
+            free == state.generations.get(get).copied()
         };
         if let Some(last) = state
             .used
@@ -550,7 +459,7 @@ impl ClientPlane {
         self.client.word(layout::get_word(get))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -184,6 +184,12 @@ impl HostPlane {
         Ok(())
     }
 
+    /// A message is about to be sent: the waiter that was used last is used again.
+    pub(crate) fn expect_ask(&self) {
+        let waiter = layout::waiter_word(self.last_waiter);
+        self.memory.client.expect_write(waiter);
+    }
+
     /// Entries of the ring that were taken.
     pub(crate) const fn head(&self) -> u64 {
         self.head
@@ -354,6 +360,11 @@ impl HostPlane {
             self.messages.give_back(block);
         }
         known.queued = true;
+        // Mostly a message comes at once.
+        self.memory.client.expect_write(layout::get_word(get));
+        let record = Record::of(get);
+        self.memory.host.expect_write(record.ready());
+        self.memory.host.expect_write(record.ready() + 64);
         engine.handle_word_posted(layout::get_token(get, known.generation), size);
     }
 

@@ -7,7 +7,7 @@ use fltport_engine::exchange::{Get, GetStep, Waiter, WaiterStep};
 use fltport_engine::limits;
 
 /// Names this layout to the client. Another number is another layout, and the client stays with frames.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Gets of a connection that are posted here; a client that posts more posts them as frames.
 pub(crate) const GETS: usize = 64;
@@ -65,10 +65,11 @@ const RING_BYTES: usize = 256 * 8;
 
 const _: () = assert!(RING_BYTES as u64 == RING * 8 && client_word::RING + RING_BYTES <= PAGE);
 
-/// Bytes of a get's record in the host's part.
-const RECORD: usize = 256;
+/// Bytes of a get's record in the host's part: two lines, the first of which has all that is to be known of a message, and
+/// that it is there.
+const RECORD: usize = 128;
 const RECORDS: usize = PAGE;
-const RECORD_PAYLOAD: usize = 64;
+const RECORD_PAYLOAD: usize = 40;
 /// Where blocks for messages begin.
 pub(crate) const MESSAGE_BLOCKS: usize = RECORDS + GETS * RECORD;
 
@@ -89,25 +90,31 @@ impl Record {
         Self(RECORDS + (get % GETS) * RECORD)
     }
 
+    /// What the get's word says since the host has changed it. For whoever waits awake: it comes with the rest of the line,
+    /// and the host needs no line of the client's for it.
+    pub(crate) const fn ready(self) -> usize {
+        self.0
+    }
+
     /// The message's number.
     pub(crate) const fn id(self) -> usize {
-        self.0
+        self.0 + 8
     }
 
     /// Payload bytes (lower half), and what the header says can be taken back (upper half). For a get that is too small:
     /// the bytes it would need.
     pub(crate) const fn lengths(self) -> usize {
-        self.0 + 8
+        self.0 + 16
     }
 
     /// See [`Place`].
     pub(crate) const fn place(self) -> usize {
-        self.0 + 16
+        self.0 + 24
     }
 
     /// When the sender gives up, on the monotonic clock in nanoseconds; 0 without a limit.
     pub(crate) const fn deadline(self) -> usize {
-        self.0 + 24
+        self.0 + 32
     }
 
     /// The payload, if it is short.
@@ -515,8 +522,8 @@ mod tests {
             ends(host_word::KICK, 8),
             ends(host_word::HEAD, 8),
             ends(host_word::PACE, 8),
-            ends(Record::of(0).id(), RECORD),
-            ends(Record::of(63).id(), RECORD),
+            ends(Record::of(0).ready(), RECORD),
+            ends(Record::of(63).ready(), RECORD),
             ends(MESSAGE_BLOCKS, 1),
         ];
         let client = [

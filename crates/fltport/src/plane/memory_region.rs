@@ -121,6 +121,26 @@ impl Region {
         self.word(offset).store(value, order);
     }
 
+    /// Says that the line at this offset will be written soon: another core has it, and it can come while other lines do. Where
+    /// the memory is read-only, or there is no such instruction, nothing happens.
+    #[inline]
+    pub(crate) fn expect_write(&self, offset: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri), not(all(test, any(loom, shuttle)))))]
+        if let Some(word) = self.words().get(offset / 8) {
+            // SAFETY: a hint, which changes nothing that a program can see and fails nowhere; processors that do not know it
+            // do nothing.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]",
+                    in(reg) std::ptr::from_ref(word),
+                    options(nostack, preserves_flags, readonly),
+                );
+            }
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri), not(all(test, any(loom, shuttle))))))]
+        let _ = offset;
+    }
+
     /// Copies bytes in, at an offset that is a multiple of 8. Bytes up to the next such may be zeroed. What does not fit is
     /// not copied.
     #[inline]

@@ -104,7 +104,8 @@ impl Memory {
         }
     }
 
-    /// Takes a step of the host's with a get, if that is still posted.
+    /// Takes a step of the host's with a get, if that is still posted, and says so where the message is. Nobody else may be
+    /// about to do so for another posting of this get.
     pub(super) fn perform(&self, get: usize, generation: u64, step: GetStep) -> Published {
         let word = self.get_word(get);
         // The likely value first, so that the line is fetched once, and for writing.
@@ -116,6 +117,8 @@ impl Memory {
             };
             match word.compare_exchange(bits, next.bits(), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
+                    let ready = Record::of(get).ready();
+                    self.host.store(ready, next.bits(), Ordering::Release);
                     return Published::Delivered {
                         awake: !now.asleep,
                         bell: now.bell,

@@ -135,6 +135,21 @@ impl<'a> Spin<'a> {
         true
     }
 
+    /// Waits awake for a while until `is_there`, looking at nothing else. `None`: sleep now.
+    #[inline]
+    pub(crate) fn look_for(&mut self, is_there: impl Fn() -> bool) -> Option<bool> {
+        if self.over {
+            return None;
+        }
+        for _ in 0..LOOK {
+            if is_there() {
+                return Some(true);
+            }
+            std::hint::spin_loop();
+        }
+        self.look().then_some(false)
+    }
+
     #[cold]
     fn look(&mut self) -> bool {
         if !self.place {

@@ -3,7 +3,7 @@
 //! Offsets are in bytes. The host's part is read-only for a client; the client's part both write.
 
 /// Names this layout.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Gets, and entries of the ring.
 pub(crate) const GETS: usize = 64;
@@ -45,14 +45,20 @@ pub(crate) const REPLYING: u64 = 2;
 pub(crate) const REPLIED: u64 = 3;
 
 /// Bytes of both parts where the longest message is 1 MiB: 64 blocks of 4 KiB, 64 of 64 KiB, 2 of 1 MiB, after the rest.
-pub(crate) const HOST_BYTES: usize = 20_480 + BLOCKS;
+pub(crate) const HOST_BYTES: usize = 12_288 + BLOCKS;
 pub(crate) const CLIENT_BYTES: usize = REPLY_BLOCKS + BLOCKS;
 pub(crate) const REPLY_BLOCKS: usize = 8_400_896;
 const BLOCKS: usize = (64 << 12) + (64 << 16) + (2 << 20);
 
-/// A get's record in the host's part: id, lengths, place, deadline, and 192 bytes of payload at 64.
+/// A get's record in the host's part: the get's word once more, id, lengths, place, deadline, and 88 bytes of payload at 40.
+/// This is where the id is.
 pub(crate) const fn record(get: usize) -> usize {
-    4096 + get * 256
+    4096 + get * 128 + 8
+}
+
+/// The payload of a short message.
+pub(crate) const fn payload(get: usize) -> usize {
+    record(get) + 32
 }
 
 pub(crate) const fn ring_entry(index: u64) -> usize {

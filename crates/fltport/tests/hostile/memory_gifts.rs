@@ -149,6 +149,10 @@ pub(crate) const GIFTS: &[Gift] = &[
         },
         false,
     ),
-    ("another layout", |raw| give(raw, 2, 0, &right()), false),
+    (
+        "another layout",
+        |raw| give(raw, LAYOUT + 1, 0, &right()),
+        false,
+    ),
     ("no layout", |raw| give(raw, u32::MAX, 0, &right()), false),
 ];

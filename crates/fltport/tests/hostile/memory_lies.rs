@@ -88,7 +88,7 @@ impl Liar {
         self.client.store(layout::waiter_word(waiter), word);
         self.client.store(layout::reply_head(waiter), head);
         self.client.store(layout::reply_room(waiter), room);
-        let payload = layout::record(self.get) + 64;
+        let payload = layout::payload(self.get);
         self.record(waiter as u64, 600 << 32 | 8, payload as u64);
         self.end(layout::ASSIGNED);
     }
@@ -112,13 +112,13 @@ pub(crate) const LIES: &[Lie] = &[
     }),
     ("nothing at all", |l| l.end(layout::ASSIGNED)),
     ("a message for nobody", |l| {
-        l.record(ALL, 16 << 32 | 8, 20_480);
+        l.record(ALL, 16 << 32 | 8, 12_288);
         l.end(layout::ASSIGNED);
         // No frame says what became of its reply.
         l.disconnect();
     }),
     ("a message whose reply is matched by frames", |l| {
-        l.record(1 << 62, HALF << 32, 20_480);
+        l.record(1 << 62, HALF << 32, 12_288);
         l.end(layout::ASSIGNED);
         l.disconnect();
     }),
@@ -156,7 +156,7 @@ pub(crate) const LIES: &[Lie] = &[
     }),
     ("a head in the future", |l| {
         l.host.store(layout::HEAD, ALL);
-        l.assign(8, 20_480);
+        l.assign(8, 12_288);
     }),
     ("a wish for kicks and sleepers", |l| {
         for word in [
@@ -167,7 +167,7 @@ pub(crate) const LIES: &[Lie] = &[
         ] {
             l.host.store(word, 1);
         }
-        l.assign(8, 20_480);
+        l.assign(8, 12_288);
     }),
     ("a reply that may be anywhere", |l| {
         l.asks(1, layout::WAITING, 600, ALL)
@@ -212,14 +212,14 @@ pub(crate) const LIES: &[Lie] = &[
 
 pub(crate) const SLOW: &[Lie] = &[
     ("a message longer than its get", |l| {
-        l.assign(1 << 20, 20_480)
+        l.assign(1 << 20, 12_288)
     }),
-    ("a message longer than any", |l| l.assign(HALF, 20_480)),
+    ("a message longer than any", |l| l.assign(HALF, 12_288)),
     ("a message by a frame that never comes", |l| {
         l.assign(8, layout::BY_FRAME)
     }),
     ("a file that never comes", |l| {
-        l.assign(8, layout::WITH_FILE | 20_480)
+        l.assign(8, layout::WITH_FILE | 12_288)
     }),
     ("both", |l| l.assign(8, ALL)),
     ("a get that is nudged all the time", |l| {
