@@ -13,7 +13,7 @@ use fltport::{
 
 use super::child::{say, wait_for_the_end};
 use super::deadly::Deadly;
-use super::look::{allow_descriptors, look};
+use super::look::{allow_descriptors, look, own_cpu_time};
 use super::{LONG, NAME, peer_rights, until};
 
 /// What a host program counts, and the door that callbacks wait at.
@@ -210,6 +210,7 @@ impl Program {
                 self.step("closed");
                 String::new()
             }
+            ["cpu"] => own_cpu_time().as_nanos().to_string(),
             ["who"] => caller.pid.to_string(),
             ["info"] => format!("{:?}", cookie.port.info()),
             ["ask", _, _] => ask(&cookie.port, Way::Waits(64)),

@@ -58,6 +58,21 @@ fn memory(pid: u32) -> usize {
     kilobytes.map_or(0, |number| number.trim().parse::<usize>().unwrap() << 10)
 }
 
+/// Pieces of a connection's memory that a process has mapped.
+pub(crate) fn maps(pid: u32) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    maps.lines()
+        .filter(|line| line.contains("memfd:fltport"))
+        .count()
+}
+
+/// What this process has computed so far.
+pub(crate) fn own_cpu_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let nanos = u32::try_from(time.tv_nsec).unwrap();
+    std::time::Duration::new(u64::try_from(time.tv_sec).unwrap(), nanos)
+}
+
 /// Lets this process open as many files, if it may.
 pub(crate) fn allow_descriptors(count: u64) -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -94,6 +94,13 @@ impl Map {
         Ok(unsafe { rustix::mm::madvise(start, self.bytes, Advice::LinuxRemove) }?)
     }
 
+    /// Makes all its pages be there.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        let start = self.start.as_ptr().cast();
+        // SAFETY: the range is this mapping; filling changes no content.
+        Ok(unsafe { rustix::mm::madvise(start, self.bytes, Advice::LinuxPopulateWrite) }?)
+    }
+
     /// Asks for the mapping to be writable.
     pub(crate) fn make_writable(&self) -> io::Result<()> {
         let flags = rustix::mm::MprotectFlags::READ | rustix::mm::MprotectFlags::WRITE;

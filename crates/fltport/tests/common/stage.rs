@@ -171,6 +171,11 @@ impl Stage {
             && now.memory <= self.before.memory + tolerance
     }
 
+    /// Kills the host.
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
+
     /// Ends the host. It finds itself that it has given everything back.
     pub(crate) fn finish(self) {
         let Self {

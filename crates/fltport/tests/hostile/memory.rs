@@ -1,6 +1,7 @@
 //! What clients with memory share here: the stage's check, and that no memory is left mapped at the host.
 
 use super::client::Story;
+use super::common::look::maps;
 use super::common::stage::Stage;
 use super::common::until;
 
@@ -28,14 +29,6 @@ pub(crate) fn every(stage: &Stage, stories: &[Story]) {
 pub(crate) fn check(stage: &Stage, story: &str) {
     stage.check(story);
     until(story, || maps(stage.host()) == 0);
-}
-
-/// Pieces of a connection's memory that a process has mapped.
-pub(crate) fn maps(process: u32) -> usize {
-    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
-    maps.lines()
-        .filter(|line| line.contains("memfd:fltport"))
-        .count()
 }
 
 /// What a process has computed so far, in hundredths of a second.

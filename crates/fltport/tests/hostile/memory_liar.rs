@@ -12,10 +12,10 @@ use fltport_engine::wire::{MessageHeader, ToClient, ToHost};
 use zerocopy::IntoBytes;
 
 use super::common::child::{Process, alone, next_line, say};
+use super::common::look::maps;
 use super::common::raw::Raw;
 use super::common::stage::PROGRAMS;
 use super::common::{NAME, descriptors, threads, until, watchdog_of};
-use super::memory::maps;
 use super::memory_gifts::GIFTS;
 use super::memory_lies::{LIES, Liar, SLOW};
 
