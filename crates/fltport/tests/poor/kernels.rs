@@ -76,3 +76,12 @@ fn a_client_needs_no_wait_on_two_words() {
     let stories = [WAITV, WAITV_ALLOWED].map(|what| Story::at_client(what, true));
     play("a_client_needs_no_wait_on_two_words", &stories);
 }
+
+/// As containers do whose filter is older than the call.
+#[test]
+fn a_host_whose_filter_refuses_a_wait_on_two_words_sleeps_all_the_same() {
+    play(
+        "a_host_whose_filter_refuses_a_wait",
+        &[Story::at_host(WAITV_ALLOWED, true)],
+    );
+}
