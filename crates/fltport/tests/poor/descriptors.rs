@@ -1,4 +1,4 @@
-//! Descriptors that run out at the moment when a connection would get its memory.
+//! Descriptors that run out, at either side, at the moment when a connection would get its memory.
 
 use std::time::Duration;
 
@@ -10,8 +10,42 @@ use super::common::watchdog_of;
 use super::story::killed;
 use super::work::{ASLEEP, cpu_time};
 
+/// Descriptors that a client needs for memory: two pieces, and what notices the end of its hosts.
+const CLIENT_NEEDS: usize = 3;
+
 /// Descriptors that a host needs for memory.
 const HOST_NEEDS: usize = 2;
+
+#[test]
+fn a_client_that_runs_out_of_descriptors_uses_packets() {
+    let _watchdog = watchdog_of("a_client_that_runs_out_of_descriptors", LONGEST);
+    std::thread::scope(|scope| {
+        for left in 1..=CLIENT_NEEDS {
+            scope.spawn(move || play_a_client_with(left));
+        }
+    });
+}
+
+#[test]
+fn a_client_that_had_no_descriptor_for_memory_gets_some_later() {
+    let _watchdog = watchdog_of("a_client_that_had_no_descriptor", LONGEST);
+    play_a_client_with(0);
+}
+
+/// Two connections with so few descriptors left, and one with as many as it likes.
+fn play_a_client_with(left: usize) {
+    let story = format!("{left} descriptors left at the client");
+    println!("{story}");
+    let stage = Stage::new(&[]);
+    let client = stage.program("client", &[&format!("left={left}")]);
+    // What notices the end of hosts is there for the second connection.
+    for needed in [CLIENT_NEEDS, CLIENT_NEEDS - 1] {
+        let mapped = if left < needed { "0" } else { "2" };
+        assert_eq!(client.hear("mapped "), mapped, "{story}");
+    }
+    killed(&stage, client, true, &story);
+    stage.finish();
+}
 
 #[test]
 fn a_host_that_runs_out_of_descriptors_uses_packets() {

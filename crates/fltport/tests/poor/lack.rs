@@ -86,6 +86,19 @@ pub(crate) fn go_without(what: &str) {
     }
 }
 
+/// Leaves this process so many descriptors, until the others are dropped.
+pub(crate) fn leave_descriptors(left: usize) -> Vec<OwnedFd> {
+    let open: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    let more = super::common::descriptors() as u64 + 100;
+    limit(Resource::Nofile, more);
+    let all = std::iter::from_fn(|| rustix::io::fcntl_dupfd_cloexec(&open, 0).ok());
+    let mut all: Vec<_> = all.collect();
+    all.push(open);
+    assert!(all.len() >= left);
+    all.truncate(all.len() - left);
+    all
+}
+
 /// What every connection's memory has for its words is filled in pieces of other lengths.
 const BLOCK: u64 = 4096;
 

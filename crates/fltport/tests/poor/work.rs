@@ -9,6 +9,7 @@ use super::common::child::{next_line, say, wait_for_the_end};
 use super::common::look::{maps, own_cpu_time};
 use super::common::stage::{Stage, connect};
 use super::common::{LIMIT, descriptors, until};
+use super::lack;
 
 /// Questions with their answers, and as many requests with theirs.
 pub(crate) const ROUNDS: usize = 200;
@@ -27,9 +28,12 @@ pub(crate) const TOLERANCE: Duration = Duration::from_secs(3);
 /// * `once`: one connection before the last one, and not two.
 /// * `waits`: the last connection only, on which it waits for whatever comes.
 /// * `pause`: says when it is connected, and when it has worked, and goes on when it is told.
+/// * `left=`: has so many descriptors left while it works.
 pub(crate) fn play(told: &[String]) {
     let directory = Path::new(&told[0]);
     let is_told = |what: &str| told.iter().any(|option| option == what);
+    let left = told.iter().find_map(|text| text.strip_prefix("left="));
+    let left = left.map(|text| text.parse().unwrap());
     let times = match (is_told("waits"), is_told("once")) {
         (true, _) => 0,
         (false, true) => 1,
@@ -41,7 +45,9 @@ pub(crate) fn play(told: &[String]) {
         if is_told("pause") {
             pause("connected");
         }
+        let taken = left.map(lack::leave_descriptors);
         work(&client);
+        drop(taken);
         say(&format!("mapped {}", maps(std::process::id())));
         close_by_filter(&client);
         drop(client);
