@@ -61,6 +61,26 @@ const ONE: Case = Case {
 };
 
 #[test]
+fn questions_one_after_the_other_allocate_nothing() {
+    play("questions_one_after_the_other_allocate_nothing", || {
+        for taking in [Taking::Get, Taking::Next] {
+            each(Case { taking, ..ONE });
+        }
+    });
+}
+
+#[test]
+fn sixteen_questions_at_a_time_allocate_nothing() {
+    play("sixteen_questions_at_a_time_allocate_nothing", || {
+        each(Case {
+            taking: Taking::Ahead(16),
+            under_way: 16,
+            ..ONE
+        });
+    });
+}
+
+#[test]
 fn questions_that_find_a_get_allocate_nothing() {
     play("questions_that_find_a_get_allocate_nothing", || {
         for taking in [Taking::Get, Taking::Next, Taking::Ahead(16)] {
@@ -81,6 +101,17 @@ fn two_senders_that_find_gets_allocate_nothing() {
             senders: 2,
             receivers: 2,
             taking: Taking::Ahead(16),
+            ..ONE
+        });
+    });
+}
+
+#[test]
+fn two_senders_and_two_receivers_allocate_nothing() {
+    play("two_senders_and_two_receivers_allocate_nothing", || {
+        each(Case {
+            senders: 2,
+            receivers: 2,
             ..ONE
         });
     });
