@@ -489,8 +489,12 @@ impl Connection {
                 get,
                 header,
                 remaining,
+                attachment,
                 ..
             } => {
+                if attachment && files.is_empty() {
+                    return Err(Violation("a message without its open file"));
+                }
                 let body = Incoming {
                     bytes,
                     attachment: files.into_iter().next_back(),

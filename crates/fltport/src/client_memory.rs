@@ -154,7 +154,8 @@ impl Connection {
         let Asked::Yes(call, _) = std::mem::replace(&mut *asked, Asked::Answered) else {
             return Err(Violation("memory that nobody has asked for"));
         };
-        if status == NtStatus::SUCCESS && layout == layout::LAYOUT {
+        // Without descriptors there is no room for them here: everything goes by frames.
+        if status == NtStatus::SUCCESS && layout == layout::LAYOUT && !files.is_empty() {
             let files: [Attachment; 2] = files
                 .try_into()
                 .map_err(|_| Violation("memory without its two descriptors"))?;

@@ -34,7 +34,7 @@ pub(crate) fn right() -> [OwnedFd; 2] {
 }
 
 pub(crate) const GIFTS: &[Gift] = &[
-    ("no file", |raw| give(raw, LAYOUT, 0, &[]), true),
+    ("no file", |raw| give(raw, LAYOUT, 0, &[]), false),
     ("one file", |raw| give(raw, LAYOUT, 0, &right()[..1]), true),
     (
         "three files",

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use rustix::buffer::spare_capacity;
@@ -27,19 +27,29 @@ struct Connections {
     by_number: HashMap<u64, Weak<Connection>>,
 }
 
-static WATCHER: OnceLock<Option<Arc<Watcher>>> = OnceLock::new();
+static WATCHER: Mutex<Option<Arc<Watcher>>> = Mutex::new(None);
 
 /// Has a connection told when its host hangs up. Its number here, or `None` where that is not possible.
 pub(crate) fn watch(connection: &Arc<Connection>) -> Option<u64> {
-    let watcher = WATCHER.get_or_init(|| Watcher::start().ok());
-    watcher.as_ref()?.add(connection).ok()
+    let mut watcher = watcher();
+    // One that could not be started is tried again for the next connection: what it needs may be there by then.
+    if watcher.is_none() {
+        *watcher = Watcher::start().ok();
+    }
+    let watcher = watcher.clone()?;
+    watcher.add(connection).ok()
 }
 
 /// Has what a connection could not send leave when its host's socket takes it, whatever its threads do.
 pub(crate) fn flush_later(connection: &Connection, number: u64) {
-    if let Some(Some(watcher)) = WATCHER.get() {
+    let watcher = watcher().clone();
+    if let Some(watcher) = watcher {
         watcher.look_for(connection, number, EventFlags::OUT);
     }
+}
+
+fn watcher() -> MutexGuard<'static, Option<Arc<Watcher>>> {
+    WATCHER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watcher {
