@@ -160,9 +160,9 @@ impl Client {
         PostedGet::new(&self.connection, size, false).leave()
     }
 
-    /// The messages one after the other, with `ahead` gets posted at a time: a filter that sends several at once finds a get
-    /// for each and need not wait for this thread to come back. For a thread that answers each message in order; several
-    /// threads may have one each.
+    /// The messages one after the other, with up to `ahead` gets posted at a time: a filter that sends several at once finds a
+    /// get for each and need not wait for this thread to come back. For a thread that answers each message in order; several
+    /// threads may have one each. Shared memory has room for 64 gets of a connection; where it is used, no more are posted.
     ///
     /// ```no_run
     /// # let client = fltport::Client::connect(r"\ScannerPort", b"")?;
@@ -175,9 +175,12 @@ impl Client {
         Messages::new(self, ahead)
     }
 
-    /// Posts a get for a message of any length.
-    pub(crate) fn post_whole(&self) -> PostedGet {
-        self.post_get(self.whole_message())
+    /// Posts a get for a message of any length where the get before it is, so that it is over after that one; see
+    /// [`Messages`]. `None`: not there, or not now.
+    pub(crate) fn post_behind(&self, last: Option<&PostedGet>, ahead: usize) -> Option<PostedGet> {
+        self.connection.attach(|| Instant::now() + ATTACH);
+        let get = PostedGet::behind(&self.connection, self.whole_message(), last, ahead)?;
+        Some(get.leave())
     }
 
     /// The next message, if one comes within `wait`. Afterwards no get is left behind.

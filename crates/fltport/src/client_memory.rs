@@ -237,6 +237,26 @@ impl Connection {
                 return At::Memory(slot);
             }
         }
+        self.post_frame(size)
+    }
+
+    /// Posts a get that is over after `last`, of the same size and receiver, or the first of several such gets: the host
+    /// takes gets in the order in which it learns of them, and it learns of memory and of frames in no common order. `None`:
+    /// there is no room where `last` is, or room in memory for all of `ahead` once those at the host are over.
+    pub(crate) fn post_behind(&self, size: u32, last: Option<&At>, ahead: usize) -> Option<At> {
+        // Whoever waits in a get in memory first looks for what is kept on this side, so nothing else does here.
+        let slot = || self.post_slot(size, false).map(At::Memory);
+        match last {
+            Some(At::Memory(_)) => slot(),
+            Some(At::Host(..)) if self.memory.get().is_some_and(|plane| plane.has_room(ahead)) => {
+                None
+            }
+            Some(At::Host(..)) => Some(self.post_frame(size)),
+            None => Some(slot().unwrap_or_else(|| self.post_frame(size))),
+        }
+    }
+
+    fn post_frame(&self, size: u32) -> At {
         let (call, get) = self.start_get(size);
         At::Host(call, get)
     }

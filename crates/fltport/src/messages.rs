@@ -3,12 +3,17 @@
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
 
+use fltport_engine::limits;
+
 use crate::client::Client;
 use crate::error::CallError;
 use crate::message::Message;
 use crate::posted::PostedGet;
 
-/// The messages of a connection, of [`Client::messages`]. Ends when the connection does.
+/// The messages of a connection, of [`Client::messages`]. Ends when the connection does, after what was delivered before.
+///
+/// They come in the order in which the filter found these gets for them, and none waits behind a get that is still posted. A
+/// message that was on its way to a get which was dropped comes before those that are not delivered yet.
 ///
 /// What is delivered to it is this thread's to answer: a message that waits in one of its gets behind a slow one is not
 /// seen by others. Dropping it withdraws its gets; a message that was on its way goes to another get, or to the next one.
@@ -17,19 +22,29 @@ use crate::posted::PostedGet;
 pub struct Messages<'a> {
     client: &'a Client,
     ahead: usize,
-    /// In the order of their posting, which is that of their messages: all are of the same size.
+    /// In the order of their posting, which is that of their messages: all are of the same size, and all are in memory or
+    /// all at the host. Between those two there is no order, and whoever waits in one is not woken by the other.
     gets: VecDeque<PostedGet>,
     over: bool,
 }
 
 impl<'a> Messages<'a> {
     pub(crate) fn new(client: &'a Client, ahead: usize) -> Self {
-        let ahead = ahead.max(1);
         Self {
             client,
-            ahead,
-            gets: VecDeque::with_capacity(ahead),
+            ahead: ahead.clamp(1, limits::GETS_PER_CONNECTION),
+            gets: VecDeque::new(),
             over: false,
+        }
+    }
+
+    /// Posts gets up to the number that was asked for, or as many as can be where the others are.
+    fn post(&mut self) {
+        while self.gets.len() < self.ahead {
+            let Some(get) = self.client.post_behind(self.gets.back(), self.ahead) else {
+                return;
+            };
+            self.gets.push_back(get);
         }
     }
 }
@@ -39,19 +54,17 @@ impl Iterator for Messages<'_> {
 
     /// Blocks until a message comes. An error that is not the end of the connection is followed by further messages.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.over {
-            return None;
-        }
-        while self.gets.len() < self.ahead {
-            self.gets.push_back(self.client.post_whole());
-        }
-        let message = self.gets.pop_front()?.wait();
-        if matches!(message, Err(CallError::Disconnected)) {
+        loop {
+            if !self.over {
+                self.post();
+            }
+            let message = self.gets.pop_front()?.wait();
+            if !matches!(message, Err(CallError::Disconnected)) {
+                return Some(message);
+            }
+            // A sender that was quicker than the one before it may have delivered to one of the others.
             self.over = true;
-            self.gets.clear();
-            return None;
         }
-        Some(message)
     }
 }
 

@@ -43,6 +43,22 @@ impl PostedGet {
         }
     }
 
+    /// Posts a get that is over after `last`, of the same size and receiver, or the first of several such gets.
+    pub(crate) fn behind(
+        connection: &Arc<Connection>,
+        size: u32,
+        last: Option<&Self>,
+        ahead: usize,
+    ) -> Option<Self> {
+        let at = connection.post_behind(size, last.map(|last| &last.at), ahead)?;
+        Some(Self {
+            connection: Arc::clone(connection),
+            at,
+            size,
+            over: false,
+        })
+    }
+
     /// A get that is posted in memory.
     pub(crate) fn in_memory(connection: &Arc<Connection>, size: u32, slot: Slot) -> Self {
         Self {

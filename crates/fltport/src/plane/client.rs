@@ -173,6 +173,13 @@ impl ClientPlane {
         Some((Slot { get, generation }, tell))
     }
 
+    /// Whether there is room for so many gets more, or for all that there may be.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        let state = self.state();
+        let over = state.used.iter().filter(|get| self.is_free(&state, **get));
+        state.free.len() + over.count() >= count.min(layout::GETS)
+    }
+
     /// The number of a get, as frames name it.
     pub(crate) const fn token(slot: Slot) -> u64 {
         layout::get_token(slot.get, slot.generation)
@@ -433,15 +440,11 @@ impl ClientPlane {
 
     /// A get that is not in use: the one that was posted last, which is warm, if it is over; or another.
     fn free_get(&self, state: &mut State) -> Option<usize> {
-        let is_free = |state: &State, get: usize| {
-            let free = self.free.get(get).map(|free| free.load(Ordering::Acquire));
-            free == state.generations.get(get).copied()
-        };
         if let Some(last) = state
             .used
             .last()
             .copied()
-            .filter(|get| is_free(state, *get))
+            .filter(|get| self.is_free(state, *get))
         {
             return Some(last);
         }
@@ -449,10 +452,18 @@ impl ClientPlane {
             state.used.push(get);
             return Some(get);
         }
-        let over = state.used.iter().position(|get| is_free(state, *get))?;
+        let over = state
+            .used
+            .iter()
+            .position(|get| self.is_free(state, *get))?;
         let get = state.used.remove(over);
         state.used.push(get);
         Some(get)
+    }
+
+    fn is_free(&self, state: &State, get: usize) -> bool {
+        let free = self.free.get(get).map(|free| free.load(Ordering::Acquire));
+        free == state.generations.get(get).copied()
     }
 
     fn get_word(&self, get: usize) -> &AtomicU64 {
