@@ -9,7 +9,7 @@ use fltport_engine::client::{Client as Engine, Output};
 use fltport_engine::wire::ToHost;
 use fltport_engine::{NtStatus, exchange};
 
-use crate::client_call::{Call, Delivered, Ended, Incoming};
+use crate::client_call::{Call, Delivered, Ended, Incoming, Wakes};
 use crate::sync::thread::Thread;
 use crate::sys::Attachment;
 
@@ -36,6 +36,8 @@ pub(crate) struct Books {
     pub(crate) closers: Vec<Arc<Call>>,
     /// What the socket brings for gets in memory.
     pub(crate) mail: Mail,
+    /// Whoever releases this lock wakes them, when it holds no other.
+    pub(crate) wakes: Wakes,
 }
 
 /// What the socket brings for gets in memory, by their numbers, and who waits for it there.
@@ -47,48 +49,6 @@ pub(crate) struct Mail {
     /// Tasks that wait for a frame to tell them of the end of their get.
     #[cfg(feature = "tokio")]
     pub(crate) wakers: BTreeMap<u64, std::task::Waker>,
-}
-
-impl Mail {
-    /// Something has come for this get.
-    pub(crate) fn arrived(&mut self, get: u64) {
-        if let Some(call) = self.awaited.remove(&get) {
-            call.finish(Ended::Done {
-                status: NtStatus::SUCCESS,
-                needed: 0,
-                bytes: Vec::new(),
-            });
-        }
-        self.rang(get);
-    }
-
-    /// This get is over.
-    pub(crate) fn rang(&mut self, get: u64) {
-        #[cfg(feature = "tokio")]
-        self.wakers
-            .remove(&get)
-            .into_iter()
-            .for_each(std::task::Waker::wake);
-        #[cfg(not(feature = "tokio"))]
-        let _ = get;
-    }
-
-    /// Everybody looks again: nothing more comes, or there is something that is anybody's.
-    pub(crate) fn stir(&mut self, over: bool) {
-        #[cfg(feature = "tokio")]
-        for waker in std::mem::take(&mut self.wakers).into_values() {
-            waker.wake();
-        }
-        if over {
-            for call in std::mem::take(&mut self.awaited).into_values() {
-                call.finish(Ended::Done {
-                    status: NtStatus::PORT_DISCONNECTED,
-                    needed: 0,
-                    bytes: Vec::new(),
-                });
-            }
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -120,6 +80,36 @@ impl Books {
             closed_here: false,
             closers: Vec::new(),
             mail: Mail::default(),
+            wakes: Wakes::default(),
+        }
+    }
+
+    /// Something has come for this get in memory.
+    pub(crate) fn arrived(&mut self, get: u64) {
+        if let Some(call) = self.mail.awaited.remove(&get) {
+            call.finish_later(Ended::done(NtStatus::SUCCESS), &mut self.wakes);
+        }
+        self.rang(get);
+    }
+
+    /// This get in memory is over.
+    pub(crate) fn rang(&mut self, get: u64) {
+        #[cfg(feature = "tokio")]
+        self.wakes.add(self.mail.wakers.remove(&get));
+        #[cfg(not(feature = "tokio"))]
+        let _ = get;
+    }
+
+    /// Everybody looks again: nothing more comes, or there is something that is anybody's.
+    pub(crate) fn stir(&mut self, over: bool) {
+        #[cfg(feature = "tokio")]
+        for waker in std::mem::take(&mut self.mail.wakers).into_values() {
+            self.wakes.add(Some(waker));
+        }
+        if over {
+            for call in std::mem::take(&mut self.mail.awaited).into_values() {
+                call.finish_later(Ended::done(NtStatus::PORT_DISCONNECTED), &mut self.wakes);
+            }
         }
     }
 
@@ -176,7 +166,10 @@ impl Books {
             if !fits(posted.size, &message) {
                 continue;
             }
-            match posted.call.finish(Ended::Message(message)) {
+            let given = posted
+                .call
+                .finish_later(Ended::Message(message), &mut self.wakes);
+            match given {
                 Some(Ended::Message(refused)) => message = refused,
                 _ => {
                     self.lent.insert(*get);
@@ -232,7 +225,9 @@ impl Books {
                 }
                 Output::Message { mark, header, body } => {
                     let message = Ended::Message(body.into_delivered(header));
-                    if let Some(Ended::Message(orphan)) = mark.finish(message) {
+                    if let Some(Ended::Message(orphan)) =
+                        mark.finish_later(message, &mut self.wakes)
+                    {
                         self.place(orphan);
                     }
                 }
@@ -243,11 +238,12 @@ impl Books {
                     body,
                 } => {
                     let bytes = body.map(|body| body.bytes).unwrap_or_default();
-                    mark.finish(Ended::Done {
+                    let ended = Ended::Done {
                         status,
                         needed,
                         bytes,
-                    });
+                    };
+                    mark.finish_later(ended, &mut self.wakes);
                 }
             }
         }

@@ -76,6 +76,20 @@ impl Until {
     }
 }
 
+/// Tasks that are to be woken once no lock is held: what a waker does, and who it calls, is not known here.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes(Vec<Waker>);
+
+impl Wakes {
+    pub(crate) fn add(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker);
+    }
+
+    pub(crate) fn wake(self) {
+        self.0.into_iter().for_each(Waker::wake);
+    }
+}
+
 /// What travels in the client's books.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
@@ -110,12 +124,22 @@ impl Call {
     /// Whether the call has ended, for a task: registers its waker if not.
     #[cfg(feature = "tokio")]
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<Ended> {
+        let waker = context.waker().clone();
         let mut state = self.state();
         if let Some(ended) = state.ended.take() {
             return Poll::Ready(ended);
         }
-        state.waker = Some(context.waker().clone());
+        let before = state.waker.replace(waker);
+        drop(state);
+        drop(before);
         Poll::Pending
+    }
+
+    /// The task that was registered waits no more.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn forget_waker(&self) {
+        let waker = self.state().waker.take();
+        drop(waker);
     }
 
     /// The end of the call, if it has come.
@@ -141,6 +165,14 @@ impl Call {
 
     /// Ends the call, or gives its end back if it has ended before or nobody waits for it.
     pub(crate) fn finish(&self, ended: Ended) -> Option<Ended> {
+        let mut wakes = Wakes::default();
+        let refused = self.finish_later(ended, &mut wakes);
+        wakes.wake();
+        refused
+    }
+
+    /// As [`Self::finish`], for whoever holds a lock: the task that waits is still to be woken.
+    pub(crate) fn finish_later(&self, ended: Ended, wakes: &mut Wakes) -> Option<Ended> {
         let mut state = self.state();
         if state.over {
             return Some(ended);
@@ -150,7 +182,7 @@ impl Call {
         let (thread, waker) = (state.thread.take(), state.waker.take());
         drop(state);
         thread.into_iter().for_each(|thread| thread.unpark());
-        waker.into_iter().for_each(Waker::wake);
+        wakes.add(waker);
         None
     }
 
@@ -160,6 +192,15 @@ impl Call {
 }
 
 impl Ended {
+    /// With this status, and nothing else.
+    pub(crate) const fn done(status: NtStatus) -> Self {
+        Self::Done {
+            status,
+            needed: 0,
+            bytes: Vec::new(),
+        }
+    }
+
     /// The end of a reply.
     pub(crate) fn into_reply(self) -> Result<(), CallError> {
         match self {
@@ -182,5 +223,37 @@ impl Ended {
             Self::Message(message) => Ok(message),
             Self::Done { status, needed, .. } => Err(CallError::from_status(status, needed)),
         }
+    }
+}
+
+#[cfg(all(test, feature = "tokio", not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::{Arc, Weak};
+    use std::task::{Context, Wake, Waker};
+
+    use super::Call;
+
+    struct Looks(Weak<Call>);
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.0.upgrade().into_iter().for_each(|call| {
+                assert!(!call.has_ended());
+            });
+        }
+    }
+
+    #[test]
+    fn a_waker_that_is_replaced_or_forgotten_may_look_at_its_call() {
+        let call = Arc::new(Call::default());
+        for _ in 0..2 {
+            let waker = Waker::from(Arc::new(Looks(Arc::downgrade(&call))));
+            assert!(call.poll(&Context::from_waker(&waker)).is_pending());
+        }
+        call.forget_waker();
     }
 }

@@ -251,7 +251,7 @@ impl Connection {
             }
             // Before anybody is woken who looks at it.
             self.memory.set_kept(books.ready_count());
-            books.mail.stir(false);
+            books.stir(false);
         });
         self.memory.nudge();
     }
@@ -342,15 +342,19 @@ impl Connection {
         self.memory.close();
         let mut books = self.books();
         books.engine.handle_closed();
-        books.mail.stir(true);
+        books.stir(true);
         books.settle();
         for call in books.closers.drain(..) {
-            call.finish(Ended::Done {
-                status: NtStatus::PORT_DISCONNECTED,
-                needed: 0,
-                bytes: Vec::new(),
-            });
+            call.finish(Ended::done(NtStatus::PORT_DISCONNECTED));
         }
+        drop(books);
+        self.wake();
+    }
+
+    /// Wakes tasks whose calls have ended. The caller holds no lock: a waker may call this very connection.
+    fn wake(&self) {
+        let wakes = std::mem::take(&mut self.books().wakes);
+        wakes.wake();
     }
 
     /// Ends the connection and waits until the host has closed its end, which follows the disconnect callback.
@@ -400,12 +404,14 @@ impl Connection {
         let mut books = self.books();
         let result = begin(&mut books);
         let frames = books.settle();
+        let wakes = std::mem::take(&mut books.wakes);
         drop(books);
         for (frame, payload) in frames {
             unsent.push(&frame, payload);
         }
         let last = unsent.last();
         drop(unsent);
+        wakes.wake();
         self.flush();
         (result, last)
     }
@@ -469,8 +475,9 @@ impl Connection {
             }
             Err(lie) => Err(lie),
         };
+        drop(reader);
+        self.wake();
         if result.is_err() {
-            drop(reader);
             self.fail();
             return false;
         }

@@ -185,7 +185,7 @@ impl Connection {
             }
         }
         drop(asked);
-        call.finish(done(NtStatus::SUCCESS));
+        call.finish(Ended::done(NtStatus::SUCCESS));
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl Connection {
         if self.memory.plane.get().is_none() {
             return Err(Violation("no get is in memory"));
         }
-        self.books().mail.rang(get);
+        self.books().rang(get);
         Ok(())
     }
 
@@ -225,7 +225,7 @@ impl Connection {
         if !plane.is_some_and(|plane| plane.knows(get)) || !put(&mut books.mail) {
             return Err(Violation("something for a get that does not wait for it"));
         }
-        books.mail.arrived(get);
+        books.arrived(get);
         Ok(())
     }
 
@@ -335,7 +335,7 @@ impl Connection {
                 }
                 if file && attachment.is_none() {
                     // The host has died in between: it is as if it had done so before.
-                    done(NtStatus::PORT_DISCONNECTED)
+                    Ended::done(NtStatus::PORT_DISCONNECTED)
                 } else {
                     Ended::Message(Delivered {
                         header,
@@ -355,12 +355,12 @@ impl Connection {
                 needed,
                 bytes: Vec::new(),
             },
-            Taken::Withdrawn => done(NtStatus::CANCELLED),
+            Taken::Withdrawn => Ended::done(NtStatus::CANCELLED),
             Taken::Lie => {
                 self.close();
-                done(NtStatus::PORT_DISCONNECTED)
+                Ended::done(NtStatus::PORT_DISCONNECTED)
             }
-            Taken::Disconnected => done(NtStatus::PORT_DISCONNECTED),
+            Taken::Disconnected => Ended::done(NtStatus::PORT_DISCONNECTED),
         })
     }
 
@@ -409,7 +409,7 @@ impl Connection {
         }
         Some(
             call.take()
-                .unwrap_or_else(|| done(NtStatus::PORT_DISCONNECTED)),
+                .unwrap_or_else(|| Ended::done(NtStatus::PORT_DISCONNECTED)),
         )
     }
 
@@ -422,14 +422,21 @@ impl Connection {
         size: u32,
         waker: &std::task::Waker,
     ) -> std::task::Poll<Ended> {
-        let get = ClientPlane::token(slot);
-        self.books().mail.wakers.insert(get, waker.clone());
+        let (get, waker) = (ClientPlane::token(slot), waker.clone());
+        let before = self.books().mail.wakers.insert(get, waker);
+        drop(before);
         self.look_around(slot, size, None)
             .map_or(std::task::Poll::Pending, std::task::Poll::Ready)
     }
 
-    /// Replies in memory, if the message belongs there and its reply has room. Otherwise it goes by a
-    /// frame.
+    /// No task waits any more for the end of this get.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn forget_waker(&self, slot: Slot) {
+        let waker = self.books().mail.wakers.remove(&ClientPlane::token(slot));
+        drop(waker);
+    }
+
+    /// Replies in memory, if the message belongs there and its reply has room. Otherwise it goes by a frame.
     pub(crate) fn reply_status(
         &self,
         message_id: u64,
@@ -440,7 +447,7 @@ impl Connection {
         match plane.reply(message_id, status, payload) {
             Replied::Done(status, tell) => {
                 self.tell(plane, tell);
-                Some(done(status))
+                Some(Ended::done(status))
             }
             Replied::ByFrame => None,
         }
@@ -490,7 +497,7 @@ impl Connection {
     fn await_message(&self, get: u64, deadline: Option<Instant>) -> Ended {
         self.await_mail(get, deadline, |mail| mail.messages.contains_key(&get));
         let message = self.books().mail.messages.remove(&get);
-        message.map_or_else(|| done(NtStatus::PORT_DISCONNECTED), Ended::Message)
+        message.map_or_else(|| Ended::done(NtStatus::PORT_DISCONNECTED), Ended::Message)
     }
 
     /// Waits until the socket has brought what is on its way: the host has sent it, or is about to.
@@ -512,14 +519,6 @@ impl Connection {
 
 /// How long beyond its deadline a get waits for what the host has said is on its way.
 const MAIL: Duration = Duration::from_secs(1);
-
-fn done(status: NtStatus) -> Ended {
-    Ended::Done {
-        status,
-        needed: 0,
-        bytes: Vec::new(),
-    }
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
     mutex

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use fltport_engine::NtStatus;
 use tokio::io::unix::AsyncFd;
 
-use crate::client_call::Ended;
+use crate::client_call::{Call, Ended};
 use crate::error::CallError;
 use crate::message::Message;
 use crate::posted::At;
@@ -54,10 +54,11 @@ impl Client {
     pub async fn next_message(&self) -> Result<Message, CallError> {
         let mut get = self.client.post_polled();
         let ended = match get.at() {
-            At::Host(call, _) => self.ended(|context| call.poll(context)).await,
+            At::Host(call, _) => self.ended_call(call).await,
             At::Memory(slot) => {
                 let (slot, size) = (*slot, self.client.whole_message());
                 let connection = self.client.connection();
+                let _registered = OnDrop(|| connection.forget_waker(slot));
                 self.ended(|context| match get.look() {
                     Some(ended) => Poll::Ready(ended),
                     None => connection.wake_on_ring(slot, size, context.waker()),
@@ -75,7 +76,7 @@ impl Client {
     pub async fn reply(&self, message: Message, payload: &[u8]) -> Result<(), CallError> {
         let (connection, message_id) = message.spend();
         let call = connection.start_reply(message_id, NtStatus::SUCCESS, payload);
-        connection.replied(self.ended(|context| call.poll(context)).await, payload)
+        connection.replied(self.ended_call(&call).await, payload)
     }
 
     /// Sends a request to the filter's message callback.
@@ -84,7 +85,7 @@ impl Client {
     /// As [`crate::Client::send`].
     pub async fn send(&self, input: &[u8], capacity: u32) -> Result<Vec<u8>, CallError> {
         let call = self.client.connection().start_request(input, capacity);
-        match self.ended(|context| call.poll(context)).await {
+        match self.ended_call(&call).await {
             Ended::Done {
                 status: NtStatus::SUCCESS,
                 bytes,
@@ -93,6 +94,11 @@ impl Client {
             Ended::Done { status, needed, .. } => Err(CallError::from_status(status, needed)),
             Ended::Message(_) => Err(CallError::Disconnected),
         }
+    }
+
+    async fn ended_call(&self, call: &Call) -> Ended {
+        let _registered = OnDrop(|| call.forget_waker());
+        self.ended(|context| call.poll(context)).await
     }
 
     /// Reads for all tasks while its own call lasts. Another task may end this call, so both are waited for.
@@ -121,5 +127,14 @@ impl Client {
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.client.as_fd()
+    }
+}
+
+/// What is done when a future is over or dropped: a waker that is kept longer would keep its task.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
