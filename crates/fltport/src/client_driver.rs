@@ -249,11 +249,16 @@ impl Connection {
                 books.lent.remove(&get);
                 books.engine.cancel_get(get);
             }
-            // Before anybody is woken who looks at it.
-            self.memory.set_kept(books.ready_count());
-            books.stir(false);
+            self.say_kept(books);
         });
         self.memory.nudge();
+    }
+
+    /// Has everybody look who waits for a message in memory, once the lock is released and those who sleep are nudged.
+    fn say_kept(&self, books: &mut Books) {
+        // Before anybody is woken who looks at it.
+        self.memory.set_kept(books.ready_count());
+        books.stir(false);
     }
 
     /// Waits until `call` has ended; `None` when `deadline` came first.
@@ -559,7 +564,14 @@ impl Connection {
                 return Err(Violation("out of place"));
             }
         }
+        let kept = books.ready_count();
         books.settle();
+        if books.ready_count() == kept {
+            return Ok(());
+        }
+        self.say_kept(&mut books);
+        drop(books);
+        self.memory.nudge();
         Ok(())
     }
 

@@ -169,3 +169,28 @@ fn gets_without_number_are_as_many_as_a_connection_may_have() {
         });
     });
 }
+
+/// The room in memory is taken by gets that are too small for anything, so this one is posted by a frame.
+#[test]
+fn a_message_on_its_way_to_a_get_that_is_dropped_reaches_a_thread_that_waits_in_memory() {
+    let _watchdog = watchdog("a_message_on_its_way_to_a_get_that_is_dropped");
+    both_ways(|Ends { filter, client, .. }| {
+        let mut full: Vec<_> = (0..64).map(|_| client.post_get(16)).collect();
+        let dropped = client.post_get(1_000);
+        until("the host has all", || filter.info().gets == 65);
+        filter.notify(b"on its way", LONG).unwrap();
+        drop(dropped);
+        full.truncate(32);
+        until("the host has the rest", || filter.info().gets == 32);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| client.next_message().unwrap().payload().to_vec());
+            // In the process alone that thread reads, and may have it already.
+            until("it waits", || {
+                waits.is_finished() || filter.info().gets == 33
+            });
+            // Whoever reads finds a message that nobody waits for at the host.
+            assert_eq!(client.send(b"look", 16).unwrap(), b"look");
+            assert_eq!(waits.join().unwrap(), b"on its way");
+        });
+    });
+}
