@@ -28,6 +28,8 @@ pub(crate) struct Books {
     pub(crate) gets: BTreeMap<u64, PostedGet>,
     /// Those of them that ended with the message of another get, so that their own is still to be withdrawn.
     pub(crate) lent: BTreeSet<u64>,
+    /// Gets that were withdrawn at the host while nobody waits for its word on them: a message may come for them all the same.
+    pub(crate) owed: BTreeSet<u64>,
     /// Messages whose get was given up before they came, and that no other get waited for; the next get takes them.
     ready: VecDeque<Kept>,
     /// The owner of this end has closed it.
@@ -76,6 +78,7 @@ impl Books {
             open: BTreeMap::new(),
             gets: BTreeMap::new(),
             lent: BTreeSet::new(),
+            owed: BTreeSet::new(),
             ready: VecDeque::new(),
             closed_here: false,
             closers: Vec::new(),
@@ -120,6 +123,14 @@ impl Books {
         }
         if let Some(next) = self.waiters.pop_front() {
             next.unpark();
+        }
+    }
+
+    /// Withdraws a get that nobody waits for any more.
+    pub(crate) fn withdraw(&mut self, get: u64) {
+        self.lent.remove(&get);
+        if self.engine.cancel_get(get) {
+            self.owed.insert(get);
         }
     }
 

@@ -212,7 +212,7 @@ impl Connection {
         let lent = books.lent.remove(&get);
         drop(books);
         if lent {
-            self.begin(|books| books.engine.cancel_get(get));
+            self.start_withdrawing(|books| books.withdraw(get));
         }
     }
 
@@ -226,16 +226,14 @@ impl Connection {
         let ended = call.give_up();
         // One that the host has not heard of needs no word of the host.
         let unknown = self.unsent().take_back(get);
-        self.begin(|books| {
+        self.start_withdrawing(|books| {
             books.gets.remove(&get);
-            books.lent.remove(&get);
             if unknown {
-                books
-                    .engine
-                    .handle_get_failed(get, NtStatus::CANCELLED, 0)
-                    .ok();
+                books.lent.remove(&get);
+                let cancelled = NtStatus::CANCELLED;
+                books.engine.handle_get_failed(get, cancelled, 0).ok();
             } else {
-                books.engine.cancel_get(get);
+                books.withdraw(get);
             }
         });
         ended
@@ -246,19 +244,11 @@ impl Connection {
     pub(crate) fn keep(&self, message: Delivered) {
         self.start(|books| {
             if let Some(get) = books.place(message) {
-                books.lent.remove(&get);
-                books.engine.cancel_get(get);
+                books.withdraw(get);
             }
             self.say_kept(books);
         });
         self.memory.nudge();
-    }
-
-    /// Has everybody look who waits for a message in memory, once the lock is released and those who sleep are nudged.
-    fn say_kept(&self, books: &mut Books) {
-        // Before anybody is woken who looks at it.
-        self.memory.set_kept(books.ready_count());
-        books.stir(false);
     }
 
     /// Waits until `call` has ended; `None` when `deadline` came first.
@@ -516,6 +506,7 @@ impl Connection {
                     drop(books);
                     return self.mail_message(get, body.into_delivered(header));
                 }
+                books.owed.remove(&get);
                 books.engine.handle_message(get, header, body)?;
                 if header.reply_length != 0 {
                     books.open.insert(header.message_id, false);
@@ -525,7 +516,10 @@ impl Connection {
                 get,
                 status,
                 needed,
-            } => books.engine.handle_get_failed(get, status, needed)?,
+            } => {
+                books.owed.remove(&get);
+                books.engine.handle_get_failed(get, status, needed)?;
+            }
             ToClient::ReplyDone { reply, status } => {
                 books.engine.handle_reply_done(reply, status)?
             }
@@ -564,14 +558,7 @@ impl Connection {
                 return Err(Violation("out of place"));
             }
         }
-        let kept = books.ready_count();
-        books.settle();
-        if books.ready_count() == kept {
-            return Ok(());
-        }
-        self.say_kept(&mut books);
-        drop(books);
-        self.memory.nudge();
+        self.settle_and_say(books);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use fltport_engine::connection::Violation;
 use fltport_engine::limits;
 use fltport_engine::wire::ToHost;
 
-use crate::client_books::Mail;
+use crate::client_books::{Books, Mail};
 use crate::client_call::{Call, Delivered, Ended, Until};
 use crate::client_driver::Connection;
 use crate::link::Sent;
@@ -22,7 +22,7 @@ use crate::plane::client::{ClientPlane, Slot, Taken, Tell, Woken};
 use crate::plane::layout;
 use crate::plane::replying::Replied;
 use crate::posted::At;
-use crate::sync::{AtomicU64, Instant, Mutex, Ordering, thread};
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, thread};
 use crate::sys::{self, Attachment};
 
 /// The memory of a connection, when there is some.
@@ -35,6 +35,8 @@ pub(crate) struct Attached {
     kept: AtomicU64,
     /// Its number with those that are watched for the end of their hosts.
     watched: OnceLock<u64>,
+    /// Gets whose end the socket still brings and nobody waits for, likewise.
+    owed: AtomicU64,
     asked: Mutex<Asked>,
 }
 
@@ -73,6 +75,11 @@ impl Attached {
     /// Whether messages are kept on this side for the next get.
     fn has_kept(&self) -> bool {
         self.kept.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether a message may be on its way by the socket that is for whoever waits. One who waits in memory has to read then.
+    fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Acquire) != 0
     }
 
     /// So many messages are kept on this side.
@@ -285,7 +292,8 @@ impl Connection {
         let slot = self.post_slot(size, false).ok_or(None)?;
         let plane = self.memory.plane.get().ok_or(None)?;
         // Once more: whoever keeps a message makes those look that are posted by then.
-        if self.memory.has_kept() || plane.wait(slot, None) != Woken::Over {
+        let look = self.memory.has_kept() || self.memory.is_owed();
+        if look || plane.wait(slot, None) != Woken::Over {
             return Err(Some(slot));
         }
         let mut message = Message::empty(self);
@@ -309,12 +317,61 @@ impl Connection {
             if ended.is_some() {
                 return ended;
             }
-            ended = match plane.wait(slot, deadline) {
+            // Nothing in memory tells of what comes by the socket. It is there within a round trip, and hardly ever owed.
+            let mut slice = None;
+            if self.memory.is_owed() {
+                self.pump();
+                ended = self.look_around(slot, size, deadline);
+                if ended.is_some() {
+                    return ended;
+                }
+                slice = Some(Instant::now() + READ_AGAIN);
+            }
+            let until = slice.into_iter().chain(deadline).min();
+            ended = match plane.wait(slot, until) {
                 Woken::Over => self.take_slot(slot, size, deadline),
+                Woken::Late if until != deadline => None,
                 Woken::Nudged | Woken::Ended => self.look_around(slot, size, deadline),
                 Woken::Late => return self.look_around(slot, size, deadline),
             };
         }
+    }
+
+    /// Begins to withdraw gets at the host that nobody waits for any more, and has those read who wait in memory.
+    pub(crate) fn start_withdrawing(&self, begin: impl FnOnce(&mut Books)) {
+        let ((), _) = self.begin(|books| {
+            begin(books);
+            self.set_owed(books);
+        });
+        if self.memory.is_owed() {
+            self.memory.nudge();
+        }
+    }
+
+    /// Has everybody look who waits for a message in memory, once the lock is released and those who sleep are nudged.
+    pub(crate) fn say_kept(&self, books: &mut Books) {
+        self.set_owed(books);
+        // Before anybody is woken who looks at it.
+        self.memory.set_kept(books.ready_count());
+        books.stir(false);
+    }
+
+    /// Tells calls of what a frame has brought.
+    pub(crate) fn settle_and_say(&self, mut books: MutexGuard<'_, Books>) {
+        let kept = books.ready_count();
+        books.settle();
+        if books.ready_count() == kept {
+            self.set_owed(&books);
+            return;
+        }
+        self.say_kept(&mut books);
+        drop(books);
+        self.memory.nudge();
+    }
+
+    fn set_owed(&self, books: &Books) {
+        let owed = u64::try_from(books.owed.len()).unwrap_or(u64::MAX);
+        self.memory.owed.store(owed, Ordering::Release);
     }
 
     /// What a get in memory has, if it is over.
@@ -520,11 +577,14 @@ impl Connection {
 /// How long beyond its deadline a get waits for what the host has said is on its way.
 const MAIL: Duration = Duration::from_secs(1);
 
-fn lock<T>(mutex: &Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// How long one who waits in memory does not look whether the socket has brought what is owed.
+const READ_AGAIN: Duration = Duration::from_millis(10);
 
 /// How far apart looks are for an answer that somebody else may have taken.
 const SLICE: Duration = Duration::from_millis(10);

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Ends, LONG, both_ways, both_ways_owned, until, watchdog};
+use fltport::{Client, ClientPort, PostedGet};
 
 fn number(bytes: &[u8]) -> u32 {
     u32::from_le_bytes(bytes.try_into().unwrap())
@@ -170,18 +171,49 @@ fn gets_without_number_are_as_many_as_a_connection_may_have() {
     });
 }
 
-/// The room in memory is taken by gets that are too small for anything, so this one is posted by a frame.
+/// A get that is posted by a frame, because gets that are too small for anything take the room in memory, and a message on
+/// its way to it, which nobody has read. Half of the room is free afterwards.
+fn on_its_way(filter: &ClientPort, client: &Client) -> (PostedGet, Vec<PostedGet>) {
+    let mut full: Vec<_> = (0..64).map(|_| client.post_get(16)).collect();
+    let get = client.post_get(1_000);
+    until("the host has all", || filter.info().gets == 65);
+    filter.notify(b"on its way", LONG).unwrap();
+    full.truncate(32);
+    until("the host has the rest", || filter.info().gets == 32);
+    (get, full)
+}
+
+#[test]
+fn a_message_on_its_way_to_a_get_that_is_dropped_is_the_next() {
+    let _watchdog = watchdog("a_message_on_its_way_to_a_get_that_is_dropped_is_the_next");
+    both_ways(|Ends { filter, client, .. }| {
+        let (dropped, _full) = on_its_way(filter, client);
+        drop(dropped);
+        let next = client.messages(2).next().unwrap().unwrap();
+        assert_eq!(next.payload(), b"on its way");
+    });
+}
+
+#[test]
+fn a_message_on_its_way_to_a_get_that_is_dropped_reaches_a_thread_that_sleeps() {
+    let _watchdog = watchdog("a_message_on_its_way_to_a_get_that_is_dropped_reaches");
+    both_ways(|Ends { filter, client, .. }| {
+        let (dropped, _full) = on_its_way(filter, client);
+        std::thread::scope(|scope| {
+            let sleeps = scope.spawn(|| client.next_message().unwrap().payload().to_vec());
+            until("its get is posted", || filter.info().gets == 33);
+            drop(dropped);
+            assert_eq!(sleeps.join().unwrap(), b"on its way");
+        });
+    });
+}
+
 #[test]
 fn a_message_on_its_way_to_a_get_that_is_dropped_reaches_a_thread_that_waits_in_memory() {
     let _watchdog = watchdog("a_message_on_its_way_to_a_get_that_is_dropped");
     both_ways(|Ends { filter, client, .. }| {
-        let mut full: Vec<_> = (0..64).map(|_| client.post_get(16)).collect();
-        let dropped = client.post_get(1_000);
-        until("the host has all", || filter.info().gets == 65);
-        filter.notify(b"on its way", LONG).unwrap();
+        let (dropped, _full) = on_its_way(filter, client);
         drop(dropped);
-        full.truncate(32);
-        until("the host has the rest", || filter.info().gets == 32);
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| client.next_message().unwrap().payload().to_vec());
             // In the process alone that thread reads, and may have it already.
