@@ -218,14 +218,15 @@ impl Drop for PortNames<'_> {
 fn listen<H: PortHandler>(
     config: &Config,
     control: &Control,
-    leaf: &str,
+    leaf: &'static str,
     most: u32,
     handler: H,
 ) -> Result<Arc<ServerPort>, String> {
     let name = config.port_name(leaf);
     let mut builder = ServerPort::builder(&name)
         .access(Access::host_only(rustix::process::geteuid().as_raw()))
-        .max_connections(most);
+        .max_connections(most)
+        .notice(move |notice| say(format_args!("port {leaf}: {notice}")));
     if let Some(directory) = &config.port_directory {
         builder = builder.directory(directory);
     }

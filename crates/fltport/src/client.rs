@@ -14,6 +14,7 @@ use crate::messages::Messages;
 use crate::posted::PostedGet;
 use crate::sync::Instant;
 use crate::sys;
+use crate::way::Way;
 
 /// A connection to a server port (the port handle of `FilterConnectCommunicationPort`).
 ///
@@ -251,6 +252,12 @@ impl Client {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connection.is_connected()
+    }
+
+    /// How the messages of this connection come: through memory, or as packets, and why. Decided when the first get is posted.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        self.connection.way()
     }
 
     /// Most payload bytes of one message, reply or request on this port.

@@ -11,9 +11,9 @@ use fltport_engine::connection::Violation;
 use fltport_engine::wire::{FRAME_MAX, ToClient, ToHost};
 use fltport_engine::{NtStatus, limits};
 
+use crate::client_attach::Attached;
 use crate::client_books::{Books, PostedGet};
 use crate::client_call::{Call, Delivered, Ended, Incoming};
-use crate::client_memory::Attached;
 use crate::client_unsent::Unsent;
 use crate::error::{CallError, ConnectError};
 use crate::frames::{self, Assembler};

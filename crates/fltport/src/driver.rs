@@ -26,6 +26,7 @@ use crate::slot::Slot;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::Attachment;
 use crate::timer::{Alarm, Timer};
+use crate::way::Notice;
 
 /// The filter's side of a connection: what its port does for it.
 pub(crate) trait Owner: Send + Sync {
@@ -33,6 +34,8 @@ pub(crate) trait Owner: Send + Sync {
     fn run_message(&self, core: Arc<Core>, call: MessageCall);
     /// Run the disconnect callback on some thread, then call [`Core::disconnect_returned`].
     fn run_disconnect(&self, core: Arc<Core>);
+    /// Something is missing. Called without the connection's lock.
+    fn notice(&self, notice: Notice);
     /// The connection no longer counts. Called under the connection's lock.
     fn release_slot(&self);
     /// The filter closed the connection while its client still holds its end.

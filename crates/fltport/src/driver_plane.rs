@@ -22,6 +22,7 @@ use crate::plane::spin::Patience;
 use crate::plane::waiting::{End, Memory, Quit, Ticket};
 use crate::sync::Ordering;
 use crate::sys::Attachment;
+use crate::way::Notice;
 
 /// The memory of a connection, in which questions travel.
 #[derive(Debug)]
@@ -270,9 +271,13 @@ impl Core {
             // One piece of memory has one owner: a second process with the same handle uses frames.
             (Plane::None, State::Connected) if self.owner.shares_memory() => {
                 let last = inner.engine.last_message();
-                HostPlane::make(self.max_message, last, self.owner.spins()).ok()
+                HostPlane::make(self.max_message, last, self.owner.spins()).map(Some)
             }
-            _ => None,
+            _ => Ok(None),
+        };
+        let (made, missing) = match made {
+            Ok(made) => (made, None),
+            Err(error) => (None, Some(Notice::NoMemory(error))),
         };
         let (status, first_id, files) = match made {
             Some((plane, files)) => {
@@ -293,6 +298,9 @@ impl Core {
         };
         inner.send(&frame, Vec::new(), files);
         self.settle(inner);
+        if let Some(missing) = missing {
+            self.owner.notice(missing);
+        }
         Ok(())
     }
 

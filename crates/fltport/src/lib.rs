@@ -33,6 +33,7 @@
 mod begun;
 mod body;
 mod client;
+mod client_attach;
 mod client_books;
 mod client_call;
 mod client_driver;
@@ -63,6 +64,7 @@ mod sys;
 mod timer;
 #[cfg(all(feature = "tokio", target_os = "linux"))]
 pub mod tokio;
+mod way;
 
 pub use begun::BegunAsk;
 pub use body::{Caller, Reply};
@@ -79,6 +81,7 @@ pub use port::{Builder, PortHandler, Refusal, ServerPort};
 pub use posted::PostedGet;
 #[cfg(target_os = "linux")]
 pub use sys::PortEntry;
+pub use way::{Notice, PacketsReason, Way};
 
 /// The ports below a port directory (this user's usual one without `directory`), in the order of their names.
 ///

@@ -18,6 +18,7 @@ use crate::pool::Pool;
 use crate::sync::{AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering, thread};
 use crate::sys;
 use crate::timer::Timer;
+use crate::way::Notice;
 
 /// The three callbacks of a server port. Each may run on several threads at once, for different connections; the
 /// message callback also for one connection.
@@ -98,7 +99,17 @@ pub struct Builder {
     max_message: u32,
     shared_memory: bool,
     spin: bool,
+    notice: Option<Told>,
     directory: Option<PathBuf>,
+}
+
+/// Who is told what a port does for want of something.
+struct Told(Box<dyn Fn(&Notice) + Send + Sync>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// What a transport needs of a server port.
@@ -128,6 +139,9 @@ struct State<H> {
     max_message: u32,
     shared_memory: bool,
     spin: bool,
+    notice: Option<Told>,
+    /// Not 0: it was told.
+    noticed: AtomicU64,
     live: Mutex<Live>,
     ended: Condvar,
     next_id: AtomicU64,
@@ -236,8 +250,9 @@ impl Builder {
             access: Access::host_only(sys::host_uid()),
             max_connections: 1,
             max_message: limits::MESSAGE_DEFAULT,
-            shared_memory: false,
+            shared_memory: true,
             spin: true,
+            notice: None,
             directory: None,
         }
     }
@@ -262,9 +277,9 @@ impl Builder {
         self
     }
 
-    /// Whether questions travel through memory that host and client share, where the system can do that (Linux 5.14). Not
-    /// unless said so: it is new, and docs/roadmap.md says what is known to be wrong with it. Otherwise they are packets on
-    /// the connection's socket, as everything else is. Memory is faster, packets cost no memory.
+    /// Whether questions travel through memory that host and client share, where the system can do that (Linux 5.14): yes
+    /// unless said otherwise. Otherwise they are packets on the connection's socket, as everything else is. Memory is faster,
+    /// packets cost no memory.
     pub const fn shared_memory(mut self, yes: bool) -> Self {
         self.shared_memory = yes;
         self
@@ -274,6 +289,18 @@ impl Builder {
     /// unless said otherwise. It never does on a core that both sides have to share.
     pub const fn spin(mut self, yes: bool) -> Self {
         self.spin = yes;
+        self
+    }
+
+    /// Whom to tell what the port does otherwise than it would, for want of something: once for each port, on a thread of the
+    /// port's. Nobody is told unless said so.
+    ///
+    /// ```
+    /// # let builder = fltport::ServerPort::unnamed();
+    /// builder.notice(|notice| eprintln!("my filter: {notice}"));
+    /// ```
+    pub fn notice(mut self, told: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.notice = Some(Told(Box::new(told)));
         self
     }
 
@@ -312,6 +339,8 @@ impl Builder {
             max_message: self.max_message,
             shared_memory: self.shared_memory,
             spin: self.spin,
+            notice: self.notice,
+            noticed: AtomicU64::new(0),
             live: Mutex::new(live),
             ended: Condvar::new(),
             next_id: AtomicU64::new(1),
@@ -471,6 +500,15 @@ impl<H: PortHandler> Owner for Arc<State<H>> {
             }
             core.disconnect_returned();
         });
+    }
+
+    fn notice(&self, notice: Notice) {
+        if self.notice.is_some() && self.noticed.swap(1, Ordering::Relaxed) == 0 {
+            let state = Self::clone(self);
+            self.lifecycle.run(move || {
+                catch(|| state.notice.as_ref().map(|told| (told.0)(&notice)));
+            });
+        }
     }
 
     fn release_slot(&self) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use fltport::protocol::file::{Answer, Question, Verdict};
 use fltport::protocol::read;
-use fltport::{CallError, Client, ConnectError, Message, NtStatus};
+use fltport::{CallError, Client, ConnectError, Message, NtStatus, PacketsReason, Way};
 use zerocopy::IntoBytes as _;
 
 use crate::watchdog::Watchdog;
@@ -48,6 +48,8 @@ pub struct Summary {
     pub unheard: u64,
     /// Questions, counted above as well, that were answered while their scan still ran.
     pub cut_short: u64,
+    /// Why the questions came as packets, if they did not come through memory.
+    pub packets: Option<PacketsReason>,
 }
 
 /// Why a service could not start, or ended otherwise than by the end of its connection.
@@ -172,7 +174,12 @@ impl<'r> Service<'r> {
         loop {
             match end_for_all.0.next_message() {
                 Ok(message) => self.answer(&mut engine, watchdog, message, &mut summary),
-                Err(CallError::Disconnected) => return Ok(summary),
+                Err(CallError::Disconnected) => {
+                    if let Way::Packets(reason) = end_for_all.0.way() {
+                        summary.packets = Some(reason);
+                    }
+                    return Ok(summary);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -231,18 +238,19 @@ impl Summary {
     }
 
     /// Whether anybody heard it is the asker's business: a reply is never a reason to end.
-    const fn count(&mut self, reply: Result<(), CallError>) {
+    fn count(&mut self, reply: Result<(), CallError>) {
         match reply {
             Ok(()) => self.answered += 1,
             Err(_) => self.unheard += 1,
         }
     }
 
-    const fn and(self, other: Self) -> Self {
+    fn and(self, other: Self) -> Self {
         Self {
             answered: self.answered + other.answered,
             unheard: self.unheard + other.unheard,
             cut_short: self.cut_short + other.cut_short,
+            packets: self.packets.or(other.packets),
         }
     }
 }
@@ -253,11 +261,16 @@ impl fmt::Display for Summary {
             answered,
             unheard,
             cut_short,
+            packets,
         } = self;
         write!(
             f,
             "{answered} answers heard, {unheard} unheard, {cut_short} given before the scan was done"
-        )
+        )?;
+        match packets {
+            Some(reason) => write!(f, "; by packets, because {reason}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -72,6 +72,7 @@ fn a_slow_scan_is_answered_before_its_asker_gives_up() {
         answered: 2,
         unheard: 0,
         cut_short: 1,
+        packets: None,
     };
     assert_eq!(summary, expected);
 }

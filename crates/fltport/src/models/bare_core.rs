@@ -65,6 +65,7 @@ struct Filter(Timer);
 impl Owner for Filter {
     fn run_message(&self, _: Arc<Core>, _: MessageCall) {}
     fn run_disconnect(&self, _: Arc<Core>) {}
+    fn notice(&self, _: crate::way::Notice) {}
     fn release_slot(&self) {}
     fn severed(&self, _: &Arc<Core>) {}
     fn ended(&self, _: &Core) {}

@@ -33,6 +33,8 @@ struct Shared {
 struct Counts {
     connects: u64,
     disconnects: u64,
+    /// What the port has said that it has to do without.
+    notices: Vec<String>,
     /// Connections that have not had their disconnect callback, without those of the check.
     live: BTreeMap<u64, ClientPort>,
     well: BTreeSet<u64>,
@@ -79,6 +81,13 @@ pub(crate) fn play(told: &[String]) {
         .directory(&told[0])
         .access(Access::everyone())
         .max_connections(most)
+        .notice({
+            let counts = Arc::clone(&program.0);
+            move |notice| {
+                let mut counts = counts.counts.lock().unwrap();
+                counts.notices.push(notice.to_string());
+            }
+        })
         .listen(program.clone())
         .unwrap();
     if option("rights").is_some() {
@@ -212,6 +221,7 @@ impl Program {
             }
             ["cpu"] => own_cpu_time().as_nanos().to_string(),
             ["who"] => caller.pid.to_string(),
+            ["notices"] => self.counts().notices.join("; "),
             ["info"] => format!("{:?}", cookie.port.info()),
             ["ask", _, _] => ask(&cookie.port, Way::Waits(64)),
             ["ask", _, _, capacity] => ask(&cookie.port, Way::Waits(capacity.parse().unwrap())),

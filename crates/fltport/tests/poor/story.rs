@@ -61,6 +61,15 @@ impl Story {
         assert_eq!(worker.hear("mapped "), mapped);
         assert_eq!(worker.hear("mapped "), mapped);
         worker.hear("worked");
+        // Said once, however many connections ask.
+        let notices = stage.ask("notices");
+        let lacks_memory = self.host.is_some() && !self.memory;
+        assert_eq!(
+            notices.contains("there is no memory"),
+            lacks_memory,
+            "{notices}"
+        );
+        assert!(!notices.contains(';'), "{notices}");
         killed(&stage, worker, self.memory, &format!("{self:?}"));
         survives(stage, &[&client, "waits"]);
     }

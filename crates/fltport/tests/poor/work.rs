@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fltport::{CallError, Client};
+use fltport::{CallError, Client, Way};
 
 use super::common::child::{next_line, say, wait_for_the_end};
 use super::common::look::{maps, own_cpu_time};
@@ -48,7 +48,9 @@ pub(crate) fn play(told: &[String]) {
         let taken = left.map(lack::leave_descriptors);
         work(&client);
         drop(taken);
-        say(&format!("mapped {}", maps(std::process::id())));
+        let mapped = maps(std::process::id());
+        assert_eq!(client.way() == Way::Memory, mapped > 0, "{}", client.way());
+        say(&format!("mapped {mapped}"));
         close_by_filter(&client);
         drop(client);
         // But for the one that notices the end of hosts.
