@@ -76,7 +76,9 @@ impl BegunAsk {
             Stage::Asked(asked) => asked,
             Stage::Waits(slot, _) => {
                 let expire = || self.core.handle_timeout();
-                match slot.wait(self.limit.deadline(), expire) {
+                let news = slot.wait(self.limit.deadline(), expire);
+                slot.give_back();
+                match news {
                     News::Ended(outcome) => return outcome,
                     News::Delivered(asked) => asked,
                 }

@@ -195,8 +195,8 @@ impl ClientPort {
         if let Some(direct) = direct {
             return Ok(BegunAsk::at_once(core, direct, limit));
         }
-        let slot = Arc::new(Slot::default());
-        let outgoing = prepare(&message, reply, timeout);
+        let slot = Slot::take_one();
+        let outgoing = prepare(&message, slot.copy(message.bytes), reply, timeout);
         let key = core.send(outgoing, Sender::Waits(Arc::clone(&slot)));
         // Nobody may come to wait before its time is over, and then it must not be delivered any more.
         core.watch();
@@ -302,11 +302,13 @@ impl ClientPort {
             Some(Direct::Delivered) => return Ok(Outcome::Delivered),
             Some(Direct::Asked(asked)) => asked,
             None => {
-                let slot = Arc::new(Slot::default());
-                let outgoing = prepare(message, reply, timeout);
+                let slot = Slot::take_one();
+                let outgoing = prepare(message, slot.copy(message.bytes), reply, timeout);
                 self.core.send(outgoing, Sender::Waits(Arc::clone(&slot)));
                 // Not before the engine's own, or the wait would end in a spin between the two.
-                match slot.wait(limit.deadline(), || self.core.handle_timeout()) {
+                let news = slot.wait(limit.deadline(), || self.core.handle_timeout());
+                slot.give_back();
+                match news {
                     News::Ended(outcome) => return Ok(outcome),
                     News::Delivered(asked) => asked,
                 }
@@ -324,7 +326,7 @@ impl ClientPort {
     ) -> Pending {
         let key = match check(message) {
             Ok(()) => self.core.send(
-                prepare(message, reply, timeout),
+                prepare(message, message.bytes.to_vec(), reply, timeout),
                 Sender::Calls(Box::new(move |outcome| done(finish(outcome)))),
             ),
             Err(error) => {
@@ -390,9 +392,14 @@ fn check(message: &Outbound<'_>) -> Result<(), SendError> {
     Ok(())
 }
 
-fn prepare(message: &Outbound<'_>, reply: Option<u32>, timeout: Timeout) -> Outgoing {
+fn prepare(
+    message: &Outbound<'_>,
+    bytes: Vec<u8>,
+    reply: Option<u32>,
+    timeout: Timeout,
+) -> Outgoing {
     let body = Body {
-        bytes: message.bytes.to_vec(),
+        bytes,
         attachment: message.attachment.clone(),
         ..Body::default()
     };

@@ -24,7 +24,8 @@ struct Waiting {
     /// It asks the host to look at its memory.
     kick: bool,
     packet: frames::Packet,
-    payload: Arc<Vec<u8>>,
+    /// None for a frame without payload, for which nothing is made.
+    payload: Option<Arc<Vec<u8>>>,
 }
 
 impl Unsent {
@@ -35,14 +36,15 @@ impl Unsent {
             ToHost::Get { get, .. } => Some(*get),
             _ => None,
         };
-        let payload = Arc::new(payload);
-        for packet in frames::packets(frame, payload.len()) {
+        let length = payload.len();
+        let payload = (length != 0).then(|| Arc::new(payload));
+        for packet in frames::packets(frame, length) {
             self.packets.push_back(Waiting {
                 frame: self.last,
                 get,
                 kick: matches!(frame, ToHost::Kick),
                 packet,
-                payload: Arc::clone(&payload),
+                payload: payload.clone(),
             });
         }
     }
@@ -57,7 +59,8 @@ impl Unsent {
     /// Sends what the host takes. What came of the last try: `Full` means that the rest waits.
     pub(crate) fn flush(&mut self, link: &dyn ClientLink) -> Sent {
         while let Some(next) = self.packets.front() {
-            let part = next.payload.get(next.packet.payload.clone());
+            let payload = next.payload.as_deref().map_or(&[][..], Vec::as_slice);
+            let part = payload.get(next.packet.payload.clone());
             match link.send(next.packet.head(), part.unwrap_or_default()) {
                 Sent::Done => {
                     self.packets.pop_front();

@@ -1,6 +1,6 @@
 //! Where a thread that has sent a message waits for the end of its send.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use fltport_engine::Deadline;
@@ -9,13 +9,28 @@ use fltport_engine::output::Outcome;
 use crate::body::Body;
 use crate::clock;
 use crate::driver_plane::Asked;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Where a blocked sender waits for the end of its send.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     news: Mutex<Option<News>>,
     ended: Condvar,
+    /// A buffer for the next message that has to wait.
+    spare: Mutex<Vec<u8>>,
+}
+
+/// A longer buffer is not kept.
+const SPARE: usize = 64 << 10;
+
+/// Places that a thread keeps: it may have several asks under way.
+const KEPT: usize = 64;
+
+// A model's objects must not outlive it.
+#[cfg(not(all(test, any(loom, shuttle))))]
+thread_local! {
+    /// Where this thread has waited before: whoever asks over and over makes nothing for it.
+    static SLOTS: std::cell::RefCell<Vec<Arc<Slot>>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// What a blocked sender learns.
@@ -31,6 +46,54 @@ pub(crate) enum News {
 const WALL_SLICE: Duration = Duration::from_millis(200);
 
 impl Slot {
+    /// A place where nobody waits.
+    #[cfg(not(all(test, any(loom, shuttle))))]
+    pub(crate) fn take_one() -> Arc<Self> {
+        let kept = SLOTS.try_with(|slots| slots.borrow_mut().pop());
+        kept.ok().flatten().unwrap_or_default()
+    }
+
+    #[cfg(all(test, any(loom, shuttle)))]
+    pub(crate) fn take_one() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The wait there is over: its news has come, and nobody else will bring any.
+    #[cfg(not(all(test, any(loom, shuttle))))]
+    pub(crate) fn give_back(self: Arc<Self>) {
+        // A thread that ends keeps nothing.
+        SLOTS
+            .try_with(|slots| {
+                let mut slots = slots.borrow_mut();
+                if slots.len() < KEPT {
+                    slots.push(self);
+                }
+            })
+            .ok();
+    }
+
+    #[cfg(all(test, any(loom, shuttle)))]
+    pub(crate) fn give_back(self: Arc<Self>) {}
+
+    /// A copy of these bytes, in the buffer that was used before.
+    pub(crate) fn copy(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut copy = std::mem::take(&mut *self.spare());
+        copy.clear();
+        copy.extend_from_slice(bytes);
+        copy
+    }
+
+    /// The copy is needed no more.
+    pub(crate) fn keep(&self, copy: Vec<u8>) {
+        if copy.capacity() <= SPARE {
+            *self.spare() = copy;
+        }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn finish(&self, outcome: Outcome<Body>) {
         self.tell(News::Ended(outcome));
     }

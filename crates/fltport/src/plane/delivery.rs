@@ -36,7 +36,7 @@ impl Gets<Body, Sender> for Words<'_> {
 
 impl HostPlane {
     /// Delivers a message that has waited for a get.
-    fn deliver(&mut self, token: u64, offer: Offer<Body, Sender>) -> Delivery<Body, Sender> {
+    fn deliver(&mut self, token: u64, mut offer: Offer<Body, Sender>) -> Delivery<Body, Sender> {
         // Before a long message is copied for nothing.
         if !self.is_posted(token) {
             return Delivery::Withdrawn(offer);
@@ -58,6 +58,9 @@ impl HostPlane {
         self.say(reserved.get, token, published);
         if let Some(file) = file {
             self.after.files.push((token, file));
+        }
+        if let Sender::Waits(slot) = &offer.sender {
+            slot.keep(std::mem::take(&mut offer.body.bytes));
         }
         Delivery::Done(self.hand_over(reserved.ticket, offer))
     }

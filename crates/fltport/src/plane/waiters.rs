@@ -96,6 +96,8 @@ impl Waiters {
         if waiter >= layout::WAITERS {
             return None;
         }
+        // So that giving back needs nothing.
+        self.free.reserve(self.records.len());
         self.records.push(Record {
             generation: self.first_generation,
             live: true,
