@@ -33,20 +33,17 @@ pub fn answer(answer: &Answer) -> Result<()> {
 fn connects(context: &Context, ask: bool) -> Result<Figures> {
     let directory = context.directory.path().display().to_string();
     let other = Other::start(&context.spec, &directory)?;
-    drop(client(&directory, true)?);
+    let spin = context.spec.spin;
+    drop(client(&directory, spin)?);
     let mut meter = Meter::new(&context.spec, context.clock, other.pid());
-    loop {
-        let begin = meter.now();
-        let client = client(&directory, true)?;
+    meter.closed_loop(|| {
+        let client = client(&directory, spin)?;
         if ask {
             client.next_message()?.reply(b"")?;
         }
-        let end = meter.now();
-        drop(client);
-        if !meter.record(begin, end) {
-            return meter.finish();
-        }
-    }
+        Ok(client)
+    })?;
+    meter.finish()
 }
 
 fn serve(answer: &Answer) -> Result<()> {
@@ -54,6 +51,7 @@ fn serve(answer: &Answer) -> Result<()> {
     let _server = ServerPort::builder(NAME)
         .directory(&answer.endpoint)
         .max_connections(256)
+        .spin(answer.spec.spin)
         .listen(Accept(Mutex::new(sender)))?;
     let ask = answer.spec.kind == "port-connect-ask";
     for port in ports {
@@ -119,14 +117,14 @@ fn open_many(host: &Host) -> Result<()> {
 
 fn hold_many(answer: &Answer) -> Result<()> {
     raise_limit()?;
-    let first = client(&answer.endpoint, true)?;
+    let first = client(&answer.endpoint, answer.spec.spin)?;
     let mut held = Vec::new();
     loop {
         let message = first.next_message()?;
         let what = message.payload().to_vec();
         if what.first() == Some(&OPEN) {
             for _ in 0..answer.spec.window {
-                held.push(client(&answer.endpoint, true)?);
+                held.push(client(&answer.endpoint, answer.spec.spin)?);
             }
         }
         message.reply(&what)?;

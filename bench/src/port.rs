@@ -1,7 +1,6 @@
 //! Ports, as their users see them: what is measured here is what everything else is compared with. One short function
 //! for each way of using a port.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -81,26 +80,17 @@ impl Host {
         let capacity = u32::try_from(context.spec.size)?;
         let payload = vec![7u8; context.spec.size];
         let mut reply = payload.clone();
-        let clock = context.clock;
-        let ask = || {
-            let begin = clock.now();
-            let asked = self.port.begin_ask(&payload, capacity, LIMIT)?;
-            anyhow::Ok((begin, asked))
-        };
-        let mut meter = Meter::new(&context.spec, clock, self.other.pid());
-        let mut under_way = VecDeque::with_capacity(context.spec.window);
-        for _ in 0..context.spec.window {
-            under_way.push_back(ask()?);
-        }
-        loop {
-            let (begin, asked) = under_way.pop_front().context("nothing is under way")?;
-            let (_, length) = asked.wait_into(&mut reply)?;
-            ensure!(length == payload.len(), "a reply too short");
-            if !meter.record(begin, clock.now()) {
-                return meter.finish();
-            }
-            under_way.push_back(ask()?);
-        }
+        let mut meter = Meter::new(&context.spec, context.clock, self.other.pid());
+        meter.windowed(
+            context.spec.window,
+            || Ok(self.port.begin_ask(&payload, capacity, LIMIT)?),
+            |asked| {
+                let (_, length) = asked.wait_into(&mut reply)?;
+                ensure!(length == payload.len(), "a reply too short");
+                Ok(())
+            },
+        )?;
+        meter.finish()
     }
 
     /// Each call returns when the message was taken; nobody replies.

@@ -71,22 +71,24 @@ impl Meter {
         true
     }
 
-    /// Does `operation` again and again, for as long as the case lasts; a pause between them if the case has one.
+    /// Does `operation` again and again, for as long as the case lasts; a pause between them if the case has one. What it
+    /// results in is dropped after the time is taken.
     ///
     /// # Errors
     ///
     /// The operation's.
-    pub fn closed_loop(&mut self, mut operation: impl FnMut() -> Result<()>) -> Result<()> {
+    pub fn closed_loop<T>(&mut self, mut operation: impl FnMut() -> Result<T>) -> Result<()> {
         loop {
             if !self.gap.is_zero() {
                 std::thread::sleep(self.gap);
             }
             let begin = self.now();
-            operation()?;
+            let result = operation()?;
             let end = self.now();
             if !self.record(begin, end) {
                 return Ok(());
             }
+            drop(result);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use anyhow::{Result, ensure};
-use fltbench_common::{Answer, Context, Figures, Meter, Other, PATIENCE, prepared};
+use fltbench_common::{Answer, Context, Figures, Other, PATIENCE, prepared};
 use serde_bytes::{ByteBuf, Bytes};
 use tokio::net::{UnixListener, UnixStream};
 use zbus::connection::Builder;
@@ -71,21 +71,23 @@ pub fn connects(context: &Context) -> Result<Figures> {
     let (_, text) = prepared(context);
     let other = Other::start(&context.spec, &text)?;
     let question: Rc<[u8]> = vec![7; context.spec.size].into();
+    let text: Rc<str> = text.into();
     block_on(async {
         drop(open(&text).await?);
-        let mut meter = Meter::new(&context.spec, context.clock, other.pid());
-        loop {
-            let begin = meter.now();
-            let connection = Rc::new(open(&text).await?);
-            if asks {
-                call(Rc::clone(&connection), Rc::clone(&question)).await?;
-            }
-            let end = meter.now();
-            if !meter.record(begin, end) {
-                return meter.finish();
-            }
-        }
+        measure_tasks(context, &other, || {
+            let (text, question) = (Rc::clone(&text), Rc::clone(&question));
+            move || connect(Rc::clone(&text), asks.then(|| Rc::clone(&question)))
+        })
+        .await
     })
+}
+
+async fn connect(path: Rc<str>, question: Option<Rc<[u8]>>) -> Result<Rc<Connection>> {
+    let connection = Rc::new(open(&path).await?);
+    if let Some(question) = question {
+        call(Rc::clone(&connection), question).await?;
+    }
+    Ok(connection)
 }
 
 /// Serves every connection.

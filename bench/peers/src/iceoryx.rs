@@ -173,22 +173,16 @@ pub fn connects(context: &Context) -> Result<Figures> {
     let question = vec![7; spec.size];
     let mut reply = vec![0; spec.size];
     let mut meter = Meter::new(spec, context.clock, other.pid());
-    loop {
-        let begin = meter.now();
-        let end = if asks {
-            let node = self::node(&text)?;
-            let service = open(&node, &text, 1)?;
-            let client = client(&service, spec.size)?;
-            wait(&ask(&client, &question)?, &mut reply)?;
-            meter.now()
-        } else {
-            let _client = client(&service, spec.size)?;
-            meter.now()
-        };
-        if !meter.record(begin, end) {
-            break;
+    meter.closed_loop(|| {
+        if !asks {
+            return Ok((client(&service, spec.size)?, None));
         }
-    }
+        let node = self::node(&text)?;
+        let service = open(&node, &text, 1)?;
+        let client = client(&service, spec.size)?;
+        wait(&ask(&client, &question)?, &mut reply)?;
+        Ok((client, Some((service, node))))
+    })?;
     let figures = meter.finish()?;
     stop(&client(&service, spec.size)?, other)?;
     Ok(figures)

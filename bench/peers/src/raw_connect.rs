@@ -23,7 +23,7 @@ pub fn connects(context: &Context) -> Result<Figures> {
             receive_all(&socket, &mut bytes)?;
             send_all(&socket, &bytes)?;
         }
-        Ok(())
+        Ok(socket)
     })?;
     meter.finish()
 }

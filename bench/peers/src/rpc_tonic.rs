@@ -1,11 +1,12 @@
 //! tonic over a Unix socket: unary calls, with a codec that hands bytes through as they are.
 
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::{Buf, BufMut, Bytes};
-use fltbench_common::{Answer, Context as Case, Figures, Meter, Other, PATIENCE, prepared};
+use fltbench_common::{Answer, Context as Case, Figures, Other, PATIENCE, prepared};
 use futures::stream;
 use tokio::net::UnixListener;
 use tonic::body::Body;
@@ -131,19 +132,21 @@ pub fn connects(case: &Case) -> Result<Figures> {
     let (_, text) = prepared(case);
     let other = Other::start(&case.spec, &text)?;
     let question = Bytes::from(vec![7; case.spec.size]);
+    let text: Rc<str> = text.into();
     block_on(async {
         drop(open(&text).await?);
-        let mut meter = Meter::new(&case.spec, case.clock, other.pid());
-        loop {
-            let begin = meter.now();
-            let channel = open(&text).await?;
-            call(Grpc::new(channel), question.clone()).await?;
-            let end = meter.now();
-            if !meter.record(begin, end) {
-                return meter.finish();
-            }
-        }
+        measure_tasks(case, &other, || {
+            let (text, question) = (Rc::clone(&text), question.clone());
+            move || connect(Rc::clone(&text), question.clone())
+        })
+        .await
     })
+}
+
+async fn connect(path: Rc<str>, question: Bytes) -> Result<Channel> {
+    let channel = open(&path).await?;
+    call(Grpc::new(channel.clone()), question).await?;
+    Ok(channel)
 }
 
 /// Serves every connection.

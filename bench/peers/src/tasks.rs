@@ -18,15 +18,17 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     LocalSet::new().block_on(&runtime, future)
 }
 
-/// Asks as often as the case wants at a time; `make` makes whatever asks one question after another.
-pub async fn measure<A, F>(
+/// Asks as often as the case wants at a time; `make` makes whatever asks one question after another. What that results in
+/// is dropped after the time is taken.
+pub async fn measure<A, F, T>(
     context: &Context,
     other: &Other,
     make: impl Fn() -> A,
 ) -> Result<Figures>
 where
+    T: 'static,
     A: FnMut() -> F + 'static,
-    F: Future<Output = Result<()>> + 'static,
+    F: Future<Output = Result<T>> + 'static,
 {
     let spec = &context.spec;
     let meter = Meter::new(spec, context.clock, other.pid());
@@ -44,7 +46,7 @@ where
     meter.into_inner().finish()
 }
 
-async fn ask<F: Future<Output = Result<()>>>(
+async fn ask<T, F: Future<Output = Result<T>>>(
     meter: Rc<RefCell<Meter>>,
     mut ask: impl FnMut() -> F,
     pause: std::time::Duration,
@@ -55,11 +57,11 @@ async fn ask<F: Future<Output = Result<()>>>(
             std::thread::sleep(pause);
         }
         let begin = meter.borrow().now();
-        ask().await?;
-        let mut meter = meter.borrow_mut();
-        let end = meter.now();
-        if !meter.record(begin, end) {
+        let result = ask().await?;
+        let end = meter.borrow().now();
+        if !meter.borrow_mut().record(begin, end) {
             return Ok(());
         }
+        drop(result);
     }
 }
