@@ -1,9 +1,13 @@
 //! What is measured: groups of cases that are compared with each other, and run next to each other.
 
 use fltbench_common::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::sample::Sample;
 
 /// How both sides of a case wait. Only equals are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Waits {
     /// Both hold their cores while they wait.
     Spins,
@@ -25,7 +29,8 @@ impl Waits {
 }
 
 /// What a case is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// What the machine itself takes.
     Limit,
@@ -36,14 +41,29 @@ pub enum Role {
 }
 
 /// What the cases of a group are compared by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Measure {
     /// The median time of one operation.
     Time,
     /// Operations in a second.
     Rate,
-    /// A value of the case's own, of which less is better.
-    Value(&'static str),
+    /// What an idle connection takes.
+    Memory,
+    /// The median time beside many others over that without them.
+    Crowding,
+}
+
+impl Measure {
+    /// The value of a repetition.
+    pub fn of(self, sample: &Sample) -> f64 {
+        match self {
+            Self::Time => sample.p50_us,
+            Self::Rate => sample.per_second,
+            Self::Memory => sample.extra("kib_per_connection"),
+            Self::Crowding => sample.extra("ratio_to_alone"),
+        }
+    }
 }
 
 /// One row.
@@ -55,8 +75,6 @@ pub struct Case {
     pub role: Role,
     /// How it waits.
     pub waits: Waits,
-    /// In the program of the peers.
-    pub foreign: bool,
     /// What its process is told.
     pub spec: Spec,
 }
@@ -74,6 +92,8 @@ pub struct Group {
     pub quick: bool,
     /// Most repetitions, where one takes seconds.
     pub most: usize,
+    /// So many times the usual time, where an operation takes long.
+    pub longer: u64,
     /// The row that all others are compared with, if it is not fltport's.
     pub base: Option<&'static str>,
     /// The rows.
@@ -88,6 +108,7 @@ impl Group {
             measure,
             quick,
             most: usize::MAX,
+            longer: 1,
             base: None,
             cases: Vec::new(),
         }
@@ -98,7 +119,6 @@ impl Group {
             label: label.to_owned(),
             role,
             waits,
-            foreign: role == Role::Peer,
             spec,
         });
         self
@@ -173,6 +193,7 @@ pub fn catalogue(cores: usize) -> Vec<Group> {
     groups.extend([(1, 1), (4, 1), (4, 4), (16, 4)].map(|(s, r)| threads(s, r)));
     groups.extend([one_way(), attachment(), connect(), connect_ask()]);
     groups.extend([idle(), crowd(), memcpy()]);
+    groups.extend([1, 4, 64].map(guarded));
     groups
 }
 
@@ -228,6 +249,8 @@ fn parked(size: usize, peer_core: usize) -> Group {
 fn cold() -> Group {
     let title = "Cold: one 64 B question in each millisecond, any core";
     let mut group = Group::new("cold", title, Measure::Time, true);
+    // A millisecond for each question: more time, or there is nothing to take a quantile of.
+    group.longer = 4;
     let spec = Spec {
         gap: 1000,
         ..Spec::new("port")
@@ -351,15 +374,18 @@ fn connect_ask() -> Group {
     let title = "Connect: from the call to the first message, any core";
     let mut group = Group::new("connect-ask", title, Measure::Time, true);
     let spec = Spec::new("port-connect-ask");
-    group.add(Role::Ours, Waits::Parks, "fltport", spec.clone());
-    for (kind, label) in [
-        ("seqpacket-connect-ask", "seqpacket"),
-        ("zbus-connect-ask", "zbus"),
-        ("tonic-connect-ask", "tonic"),
-        ("zmq-connect-ask", "zmq"),
-        ("iceoryx2-connect-ask", "iceoryx2 polling"),
+    let adapts = spinning(&spec);
+    group
+        .add(Role::Ours, Waits::Parks, "fltport", spec.clone())
+        .add(Role::Ours, Waits::Adapts, "fltport, adaptive", adapts);
+    for (kind, waits, label) in [
+        ("seqpacket-connect-ask", Waits::Parks, "seqpacket"),
+        ("zbus-connect-ask", Waits::Parks, "zbus"),
+        ("tonic-connect-ask", Waits::Parks, "tonic"),
+        ("zmq-connect-ask", Waits::Parks, "zmq"),
+        ("iceoryx2-connect-ask", Waits::Spins, "iceoryx2 polling"),
     ] {
-        group.add(Role::Peer, Waits::Parks, label, kind_of(&spec, kind));
+        group.add(Role::Peer, waits, label, kind_of(&spec, kind));
     }
     group
 }
@@ -367,8 +393,7 @@ fn connect_ask() -> Group {
 fn idle() -> Group {
     let title =
         "Memory of an idle connection, both ends and the kernel; system-wide counters, rough";
-    let measure = Measure::Value("kib_per_connection");
-    let mut group = Group::new("idle", title, measure, true);
+    let mut group = Group::new("idle", title, Measure::Memory, true);
     let spec = |kind, window| Spec {
         window,
         ..Spec::new(kind)
@@ -392,8 +417,7 @@ fn idle() -> Group {
 
 fn crowd() -> Group {
     let title = "One connection beside 10,000 idle ones: its round trip over that without them, both pinned to core 0";
-    let measure = Measure::Value("ratio_to_alone");
-    let mut group = Group::new("crowd", title, measure, true);
+    let mut group = Group::new("crowd", title, Measure::Crowding, true);
     group.most = 3;
     let spec = Spec {
         window: 10_000,
@@ -419,38 +443,26 @@ fn memcpy() -> Group {
     group
 }
 
-/// Groups of guarded opens; `guard.rs` runs them.
-pub fn guarded(quick: bool) -> Vec<Group> {
+/// Guarded opens; `guard.rs` runs them.
+fn guarded(openers: usize) -> Group {
     const BARE: &str = "bare loop that allows all";
-    let openers = |openers| {
-        let title = format!("Open and close, {openers} openers, any core");
-        let id = format!("guard/{openers}");
-        let mut group = Group::new(&id, &title, Measure::Time, true);
-        group.base = Some(BARE);
-        let spec = |kind| Spec {
+    let title = format!("Open and close, {openers} openers, any core");
+    let id = format!("guard/{openers}");
+    let mut group = Group::new(&id, &title, Measure::Time, openers != 4);
+    group.base = Some(BARE);
+    group.longer = 2;
+    let service = "host and a service that allows all";
+    for (role, label, kind) in [
+        (Role::Limit, "no guard", "open-unguarded"),
+        (Role::Limit, BARE, "open-bare"),
+        (Role::Ours, service, "open-service"),
+        (Role::Ours, "host and fltscand", "open-scanner"),
+    ] {
+        let spec = Spec {
             senders: openers,
-            warm: if quick { 25_000 } else { 100_000 },
-            measure: if quick { 100_000 } else { 400_000 },
             ..Spec::new(kind)
         };
-        let service = "host and a service that allows all";
-        group
-            .add(
-                Role::Limit,
-                Waits::Parks,
-                "no guard",
-                spec("open-unguarded"),
-            )
-            .add(Role::Limit, Waits::Parks, BARE, spec("open-bare"))
-            .add(Role::Ours, Waits::Parks, service, spec("open-service"))
-            .add(
-                Role::Ours,
-                Waits::Parks,
-                "host and fltscand",
-                spec("open-scanner"),
-            );
-        group
-    };
-    let counts: &[usize] = if quick { &[1, 64] } else { &[1, 4, 64] };
-    counts.iter().copied().map(openers).collect()
+        group.add(role, Waits::Parks, label, spec);
+    }
+    group
 }

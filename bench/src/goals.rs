@@ -5,10 +5,10 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::cases::{Measure, Role};
-use crate::plan::Results;
 use crate::ratio::{Spread, count, paired, short};
+use crate::record::{Record, Row, Table};
 use crate::report::ratio;
-use crate::runner::Run;
+use crate::sample::{Run, Sample};
 
 /// A goal, and what was measured of it.
 #[derive(Debug)]
@@ -35,10 +35,16 @@ impl Bound {
 
 impl Reached {
     fn word(&self) -> &'static str {
-        match self.value {
-            None => "not measured",
-            Some(spread) if self.bound.holds(spread.median) => "met",
-            Some(_) => "not met",
+        let Some(spread) = self.value else {
+            return "not measured";
+        };
+        // The bound lies within the interval: another run may say otherwise.
+        let [low, high] = [spread.low, spread.high].map(|value| self.bound.holds(value));
+        match (self.bound.holds(spread.median), low == high) {
+            (true, true) => "met",
+            (true, false) => "met, not surely",
+            (false, true) => "not met",
+            (false, false) => "not met, not surely",
         }
     }
 
@@ -104,99 +110,86 @@ const COMPARED: [(&str, &str, &str, Bound); 13] = [
 ];
 
 /// All goals, as far as they were measured.
-pub fn reached(results: &Results) -> Vec<Reached> {
+pub fn reached(record: &Record) -> Vec<Reached> {
     let mut goals: Vec<Reached> = COMPARED
         .iter()
-        .map(|(group, ours, other, bound)| Reached {
-            what: format!("{group}: {ours} against {other}"),
+        .map(|(id, ours, other, bound)| Reached {
+            what: format!("{id}: {ours} against {other}"),
             bound: *bound,
-            value: compared(results, group, ours, other, *bound),
+            value: record
+                .table(id)
+                .and_then(|table| compared(table, ours, other, *bound)),
         })
         .collect();
     goals.push(Reached {
         what: "window/16: fltport against the best of all others".to_owned(),
         bound: Bound::AtLeast(25.0, "x"),
-        value: best_peer(results, "window/16"),
+        value: record.table("window/16").and_then(best_peer),
     });
-    let own = |group: &str, what: &str, bound: Bound, value: fn(&Run) -> Option<f64>| Reached {
-        what: format!("{group}: {what}"),
-        bound,
-        value: results
-            .case(group, FLTPORT)
-            .and_then(|(_, runs)| Spread::of(runs.iter().filter_map(value).collect())),
-    };
-    goals.push(own(
-        "threads/4x4",
-        "questions a second",
-        Bound::AtLeast(4e6, "/s"),
-        |run| Some(run.outcome()?.figures.per_second()),
-    ));
-    goals.push(own(
-        "connect",
-        "a connection with its memory",
-        Bound::AtMost(180.0, " us"),
-        |run| Some(run.outcome()?.figures.micros(0.5)),
-    ));
-    goals.push(own(
-        "idle",
-        "memory of a connection",
-        Bound::AtMost(32.0, " KiB"),
-        |run| Some(run.outcome()?.figures.extra("kib_per_connection")),
-    ));
-    goals.push(own(
-        "crowd",
-        "round trip beside 10,000 idle connections over alone",
-        Bound::AtMost(1.05, "x"),
-        |run| Some(run.outcome()?.figures.extra("ratio_to_alone")),
-    ));
+    for (id, what, bound) in OWN {
+        let table = record.table(id);
+        let row = table.and_then(|table| Some((table.measure, table.row(FLTPORT)?)));
+        goals.push(Reached {
+            what: format!("{id}: {what}"),
+            bound,
+            value: row.and_then(|(measure, row)| Spread::over(&row.runs, |one| measure.of(one))),
+        });
+    }
     goals
 }
 
-fn compared(
-    results: &Results,
-    group: &str,
-    ours: &str,
-    other: &str,
-    bound: Bound,
-) -> Option<Spread> {
-    let measure = results.group(group)?.group.measure;
-    let ratio = ratio(
-        measure,
-        results.case(group, ours)?,
-        results.case(group, other)?,
-    )?;
+/// Goals of fltport's own row, by what its table is compared by.
+const OWN: [(&str, &str, Bound); 4] = [
+    (
+        "threads/4x4",
+        "questions a second",
+        Bound::AtLeast(4e6, "/s"),
+    ),
+    (
+        "connect",
+        "a connection with its memory",
+        Bound::AtMost(180.0, " us"),
+    ),
+    (
+        "idle",
+        "memory of a connection",
+        Bound::AtMost(32.0, " KiB"),
+    ),
+    (
+        "crowd",
+        "round trip beside 10,000 idle connections over alone",
+        Bound::AtMost(1.05, "x"),
+    ),
+];
+
+fn compared(table: &Table, ours: &str, other: &str, bound: Bound) -> Option<Spread> {
+    let ratio = ratio(table.measure, table.row(ours)?, table.row(other)?)?;
     // Of times less is better: how many times faster is the other way round.
-    Some(match (bound, measure) {
+    Some(match (bound, table.measure) {
         (Bound::AtLeast(..), Measure::Time) => ratio.inverse(),
         _ => ratio,
     })
 }
 
 /// Against whoever of the others was best in each repetition, however they wait.
-fn best_peer(results: &Results, group: &str) -> Option<Spread> {
-    let (_, ours) = results.case(group, FLTPORT)?;
-    let rate = |run: &Run| run.outcome().map(|one| one.figures.per_second());
-    let peers = || results.group(group).into_iter().flat_map(|one| one.cases());
-    let best: Vec<Run> = (0..ours.len())
-        .map(|repetition| {
-            let best = peers()
-                .filter(|(case, _)| case.role == Role::Peer)
-                .filter_map(|(_, runs)| runs.get(repetition))
-                .max_by(|one, other| {
-                    let [one, other] = [one, other].map(|run| rate(run).unwrap_or(0.0));
-                    one.total_cmp(&other)
-                });
-            let none = || Run::Skipped("nobody else was measured".to_owned());
-            best.cloned().unwrap_or_else(none)
-        })
-        .collect();
-    paired(false, ours, &best, |one| one.figures.per_second())
+fn best_peer(table: &Table) -> Option<Spread> {
+    let ours = &table.row(FLTPORT)?.runs;
+    let rate = |run: &Run| run.sample().map_or(0.0, |one| one.per_second);
+    let peers = || table.rows.iter().filter(|row| row.role == Role::Peer);
+    let best = (0..ours.len()).map(|repetition| {
+        let runs = peers().filter_map(|row: &Row| row.runs.get(repetition));
+        let best = runs.max_by(|one, other| rate(one).total_cmp(&rate(other)));
+        let none = || Run::Skipped("nobody else was measured".to_owned());
+        best.cloned().unwrap_or_else(none)
+    });
+    let best: Vec<Run> = best.collect();
+    paired(false, ours, &best, |one: &Sample| one.per_second)
 }
 
 /// As a table.
 pub fn table(goals: &[Reached]) -> String {
     let mut out = String::from(
-        "### Goals\n\n| goal | wanted | measured | result |\n| --- | --- | --- | --- |\n",
+        "\n## Goals\n\n| goal | wanted | measured | result |\n| --- | --- | --- | --- |\n",
     );
     for goal in goals {
         let (word, limit, unit) = match goal.bound {

@@ -17,63 +17,51 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::cases::guarded;
-use crate::plan::{Measured, Plan, Results};
-use crate::runner::{Run, run_command};
+use crate::runner::run_command;
+use crate::sample::{Run, Sample};
 
 const SCAN: &str = r"\fltport\bench\scan";
 
-/// Measures all cases of guarded opens that the plan wants.
-pub fn measure(plan: &Plan, programs: &Path) -> Results {
-    let mut groups: Vec<Measured> = guarded(plan.quick)
-        .into_iter()
-        .filter(|group| plan.wants(&group.id))
-        .map(|group| Measured {
-            runs: vec![Vec::new(); group.cases.len()],
-            group,
-        })
-        .collect();
-    let impossible = if groups.is_empty() {
-        None
-    } else if rustix::process::geteuid().is_root() {
-        Group::probe().err().map(|error| error.to_string())
-    } else {
-        Some("guarded opens need root".to_owned())
-    };
-    let repetitions = impossible.as_ref().map_or(plan.repetitions, |_| 1);
-    for _ in 0..repetitions {
-        for measured in &mut groups {
-            for (case, runs) in measured.group.cases.iter().zip(&mut measured.runs) {
-                let run = match &impossible {
-                    Some(reason) => Ok(Run::Skipped(reason.clone())),
-                    None => one(programs, &case.spec),
-                };
-                runs.push(run.unwrap_or_else(|error| Run::Failed(format!("{error:#}"))));
-            }
-        }
-    }
-    Results { groups, moved: 0 }
+/// Whether a case is one of these.
+pub fn is_one(spec: &Spec) -> bool {
+    spec.kind.starts_with("open-")
 }
 
-/// The kinds of a guard.
-fn one(programs: &Path, spec: &Spec) -> Result<Run> {
+/// Why they cannot be measured here.
+pub fn impossible() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("guarded opens need root".to_owned());
+    }
+    Group::probe().err().map(|error| error.to_string())
+}
+
+/// Runs a case once, with a guard of its own.
+pub fn run(programs: &Path, spec: &Spec) -> Result<Run> {
     let scratch = Scratch::new()?;
-    match spec.kind.as_str() {
-        "open-unguarded" => opens(&scratch, spec),
+    let run = match spec.kind.as_str() {
+        "open-unguarded" => opens(&scratch, spec)?,
         "open-bare" => {
             let bare = Guard::start("allow-all", scratch.path())?;
             scratch.wait_guarded()?;
-            let run = opens(&scratch, spec);
+            let run = opens(&scratch, spec)?;
             drop(bare);
             run
         }
         kind => {
             let host = Host::start(programs, &scratch, kind == "open-scanner")?;
-            let run = opens(&scratch, spec);
+            let run = opens(&scratch, spec)?;
             host.end()?;
             run
         }
-    }
+    };
+    Ok(match run {
+        // The guard's own processes are not the opener's children, so nobody can tell them from anybody else's.
+        Run::Done(sample) => Run::Done(Sample {
+            foreign_cores: f64::NAN,
+            ..sample
+        }),
+        other => other,
+    })
 }
 
 /// Opens and closes from several threads of a process of their own, which may hang without harm.

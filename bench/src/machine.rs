@@ -3,10 +3,10 @@
 use std::fs::read_to_string;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 /// The machine, at the start of the run.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// Of the first core.
     pub model: String,
@@ -61,14 +61,6 @@ impl Machine {
     pub fn date(&self) -> String {
         let (year, month, day) = civil(self.started / 86_400);
         format!("{year:04}-{month:02}-{day:02}")
-    }
-
-    /// Everything.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "cpu": self.model, "cores": self.cores, "kernel": self.kernel, "governor": self.governor,
-            "cpuidle_driver": self.idle, "virtual": self.is_virtual, "started": self.started, "date": self.date(),
-        })
     }
 }
 

@@ -15,13 +15,15 @@ mod machine;
 mod plan;
 mod port;
 mod ratio;
+mod record;
 mod report;
 mod runner;
+mod sample;
 mod svg;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use fltbench_common::{Answer, Figures, Spec};
 
@@ -53,12 +55,12 @@ struct Options {
     /// Show the names of all cases and measure none
     #[arg(long)]
     list: bool,
-    /// Also write everything as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Also draw charts into this folder
+    /// Also keep the run in this folder: results.json, and the tables and charts that are made of it
     #[arg(long, value_name = "DIR")]
-    charts: Option<PathBuf>,
+    out: Option<PathBuf>,
+    /// Make the tables and charts of a folder's results.json again, and measure nothing
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    render: Option<PathBuf>,
     /// The program with the other libraries; without it they are skipped
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
@@ -133,23 +135,20 @@ fn respond(answer: &Answer) -> Result<()> {
 }
 
 fn everything(options: Options) -> Result<()> {
+    if let Some(folder) = &options.render {
+        return record::Record::read(folder)?.show(folder);
+    }
     let machine = machine::Machine::look();
     let plan = plan::Plan::new(&options, machine.cores);
     if options.list {
         plan.list();
         return Ok(());
     }
-    let results = plan.run(options.peers.clone());
-    let guarded = guard::measure(&plan, &options.programs);
-    print!("{}", report::markdown(&machine, &plan, &results, &guarded));
-    let goals = goals::reached(&results);
-    print!("{}", goals::table(&goals));
-    if let Some(path) = options.json {
-        let text = report::json(&machine, &plan, &results, &guarded, &goals).to_string();
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let runner = runner::Runner::new(options.peers, options.programs);
+    let record = plan.run(machine, &runner);
+    print!("{}", report::page(&record));
+    match options.out {
+        Some(folder) => record.keep(&folder),
+        None => Ok(()),
     }
-    if let Some(directory) = options.charts {
-        charts::draw_all(&directory, &machine, &results)?;
-    }
-    Ok(())
 }

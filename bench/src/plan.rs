@@ -1,75 +1,23 @@
-//! Which cases are run, how often and in which order; and what came of them.
+//! Which cases are run, how often and in which order.
 
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Options;
-use crate::cases::{Case, Group, Role, Waits, catalogue, guarded};
+use crate::cases::{Case, Group, Role, Waits, catalogue};
+use crate::guard;
+use crate::machine::Machine;
 use crate::ratio::SAME_PLACE;
-use crate::runner::{Run, Runner};
+use crate::record::{Record, Table};
+use crate::runner::Runner;
+use crate::sample::Run;
 
 /// What is going to be measured.
 #[derive(Debug)]
 pub struct Plan {
-    /// The groups with the cases that were chosen.
-    pub groups: Vec<Group>,
-    /// How often each case is run.
-    pub repetitions: usize,
-    /// Orders the cases.
-    pub seed: u64,
-    /// A short run.
-    pub quick: bool,
-    /// The chosen part of the names of guarded opens.
-    only: Option<String>,
-    /// Guarded opens are measured at all.
-    guard: bool,
-}
-
-/// What was measured.
-#[derive(Debug)]
-pub struct Results {
-    /// As in the plan.
-    pub groups: Vec<Measured>,
-    /// How often a case was run again because the cores had moved.
-    pub moved: usize,
-}
-
-/// A group, and for each of its cases the repetitions.
-#[derive(Debug)]
-pub struct Measured {
-    /// What was to be measured.
-    pub group: Group,
-    /// In the order of its cases.
-    pub runs: Vec<Vec<Run>>,
-}
-
-impl Results {
-    /// The group of this name.
-    pub fn group(&self, id: &str) -> Option<&Measured> {
-        self.groups.iter().find(|measured| measured.group.id == id)
-    }
-
-    /// A case and its repetitions.
-    pub fn case(&self, id: &str, label: &str) -> Option<(&Case, &[Run])> {
-        self.group(id)?
-            .cases()
-            .find(|(case, _)| case.label == label)
-    }
-
-    /// All repetitions of all cases.
-    pub fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.groups
-            .iter()
-            .flat_map(|measured| measured.runs.iter().flatten())
-    }
-}
-
-impl Measured {
-    /// Its cases with their repetitions.
-    pub fn cases(&self) -> impl Iterator<Item = (&Case, &[Run])> {
-        let runs = self.runs.iter().map(Vec::as_slice);
-        self.group.cases.iter().zip(runs)
-    }
+    groups: Vec<Group>,
+    repetitions: usize,
+    seed: u64,
+    quick: bool,
 }
 
 impl Plan {
@@ -77,49 +25,40 @@ impl Plan {
     pub fn new(options: &Options, cores: usize) -> Self {
         let quick = options.quick;
         let mut groups = catalogue(cores);
+        if options.no_guard {
+            groups.retain(|group| !group.cases.iter().any(|case| guard::is_one(&case.spec)));
+        }
         match &options.only {
             Some(pattern) => groups.iter_mut().for_each(|group| choose(group, pattern)),
             None => groups.retain(|group| group.quick || !quick),
         }
         groups.retain(|group| !group.cases.is_empty());
         for group in &mut groups {
-            if quick {
-                group.most = if group.most < usize::MAX { 1 } else { 3 };
+            if quick && group.most < usize::MAX {
+                group.most = 1;
             }
             for case in &mut group.cases {
                 let spec = &mut case.spec;
                 if quick {
                     (spec.warm, spec.measure) = (10_000, 40_000);
                 }
-                if spec.gap > 0 {
-                    // A millisecond for each question: more time, or there is nothing to take a quantile of.
-                    spec.measure *= 4;
-                }
+                spec.warm *= group.longer;
+                spec.measure *= group.longer;
             }
         }
         let clock = SystemTime::now().duration_since(UNIX_EPOCH);
         let seed = clock.map_or(1, |time| u64::from(time.subsec_nanos()));
         Self {
             groups,
-            repetitions: options.repetitions.unwrap_or(if quick { 3 } else { 5 }),
+            repetitions: options.repetitions.unwrap_or(if quick { 3 } else { 9 }),
             seed: options.seed.unwrap_or(seed),
             quick,
-            only: options.only.clone(),
-            guard: !options.no_guard,
         }
-    }
-
-    /// Whether guarded opens of this name are measured.
-    pub fn wants(&self, name: &str) -> bool {
-        let chosen = |pattern: &String| name.contains(pattern.as_str());
-        self.guard && self.only.as_ref().is_none_or(chosen)
     }
 
     /// Prints the names.
     pub fn list(&self) {
-        let guarded = guarded(self.quick);
-        let wanted = guarded.iter().filter(|group| self.wants(&group.id));
-        for group in self.groups.iter().chain(wanted) {
+        for group in &self.groups {
             for case in &group.cases {
                 println!("{}", group.name(case));
             }
@@ -128,32 +67,31 @@ impl Plan {
 
     /// Runs everything. In each repetition the groups come in another order, and so do the cases of a group; those that
     /// are compared are neighbours in time.
-    pub fn run(&self, peers: Option<PathBuf>) -> Results {
-        let runner = Runner { peers };
+    pub fn run(&self, machine: Machine, runner: &Runner) -> Record {
         let mut random = Random(self.seed);
-        let mut groups: Vec<Measured> = self.groups.iter().map(empty).collect();
+        let mut tables: Vec<Table> = self.groups.iter().map(Table::of).collect();
         let mut cores = Cores::default();
         for repetition in 0..self.repetitions {
-            let mut order: Vec<usize> = (0..groups.len()).collect();
+            let mut order: Vec<_> = self.groups.iter().zip(&mut tables).collect();
+            order.retain(|(group, _)| repetition < group.most);
             random.shuffle(&mut order);
-            for place in order {
-                let Some(measured) = groups.get_mut(place) else {
-                    continue;
-                };
-                if repetition >= measured.group.most {
-                    continue;
-                }
-                let mut cases: Vec<usize> = (0..measured.runs.len()).collect();
-                random.shuffle(&mut cases);
-                for case in cases {
-                    one(&runner, &mut cores, measured, case);
+            for (group, table) in order {
+                let mut rows: Vec<_> = group.cases.iter().zip(&mut table.rows).collect();
+                random.shuffle(&mut rows);
+                for (case, row) in rows {
+                    let run = one(runner, &mut cores, case, &row.runs, &group.name(case));
+                    row.runs.push(run);
                 }
             }
             eprintln!("repetition {} of {} done", repetition + 1, self.repetitions);
         }
-        Results {
-            groups,
-            moved: cores.moved,
+        Record {
+            machine,
+            seed: self.seed,
+            quick: self.quick,
+            repetitions: self.repetitions,
+            run_again: cores.moved,
+            tables,
         }
     }
 }
@@ -174,7 +112,7 @@ impl Cores {
     fn run(&mut self, runner: &Runner, case: &Case) -> Run {
         for _ in 1..Self::TRIES {
             let run = runner.run(case);
-            let Some(looks) = run.outcome().and_then(|one| one.topology) else {
+            let Some(looks) = run.sample().and_then(|one| one.topology_ns) else {
                 return run;
             };
             self.looks.extend(looks);
@@ -198,49 +136,42 @@ impl Cores {
     }
 }
 
-fn one(runner: &Runner, cores: &mut Cores, measured: &mut Measured, place: usize) {
-    let (Some(case), Some(runs)) = (
-        measured.group.cases.get(place),
-        measured.runs.get_mut(place),
-    ) else {
-        return;
-    };
-    // What cannot be run is not tried again, and what hangs not for ever.
-    let failures = runs.iter().filter(|run| run.outcome().is_none()).count();
-    let run = match runs.last() {
+/// Runs a case once more. What cannot be run is not tried again, and what hangs not for ever.
+fn one(runner: &Runner, cores: &mut Cores, case: &Case, before: &[Run], name: &str) -> Run {
+    let failures = before.iter().filter(|run| run.sample().is_none()).count();
+    let run = match before.last() {
         Some(last @ Run::Skipped(_)) => last.clone(),
         Some(last @ Run::Failed(_)) if failures > 1 => last.clone(),
         _ => cores.run(runner, case),
     };
     if let (Run::Failed(reason), true) = (&run, failures < 2) {
-        eprintln!("{}: {reason}", measured.group.name(case));
+        eprintln!("{name}: {reason}");
     }
-    runs.push(run);
+    run
 }
 
-fn empty(group: &Group) -> Measured {
-    Measured {
-        group: group.clone(),
-        runs: vec![Vec::new(); group.cases.len()],
-    }
-}
-
-/// Leaves the cases whose name contains the pattern, and what they are compared with: fltport, or all the others.
+/// Leaves the cases whose name contains the pattern, and what they are compared with: fltport or the base, or all the
+/// others.
 fn choose(group: &mut Group, pattern: &str) {
+    let base = group.base;
+    let compared = |case: &Case| match base {
+        Some(base) => case.label == base,
+        None => case.role == Role::Ours,
+    };
     let chosen: Vec<bool> = group
         .cases
         .iter()
         .map(|case| group.name(case).contains(pattern))
         .collect();
     let mut pairs = group.cases.iter().zip(&chosen);
-    if pairs.any(|(case, chosen)| *chosen && case.role == Role::Ours) {
+    if pairs.any(|(case, chosen)| *chosen && compared(case)) {
         return;
     }
     let any = chosen.contains(&true);
     let mut chosen = chosen.into_iter();
     group
         .cases
-        .retain(|case| chosen.next() == Some(true) || any && case.role == Role::Ours);
+        .retain(|case| chosen.next() == Some(true) || any && compared(case));
 }
 
 /// Good enough to shuffle with, and the same everywhere.

@@ -1,20 +1,21 @@
-//! Ratios of paired repetitions: what ran within the same repetition is compared, and then the median is taken.
+//! Ratios of paired repetitions: what ran within the same repetition is compared, and then the median is taken. With it
+//! goes an interval of order statistics, which assumes nothing about how the values are distributed.
 
 use std::fmt;
 
-use fltbench_common::Outcome;
+use crate::sample::{Run, Sample};
 
-use crate::runner::Run;
-
-/// A value over the repetitions: its median, least and most.
+/// A value over the repetitions: its median, and an interval that holds the true one.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     /// In the middle.
     pub median: f64,
-    /// The least.
+    /// The lower end.
     pub low: f64,
-    /// The most.
+    /// The upper end.
     pub high: f64,
+    /// Of so many values.
+    pub count: usize,
     /// It is made of pairs that were not measured under the same conditions, because there were no others.
     pub doubtful: bool,
 }
@@ -24,21 +25,23 @@ impl Spread {
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.retain(|value| value.is_finite());
         values.sort_by(f64::total_cmp);
-        let (low, high) = (*values.first()?, *values.last()?);
-        let upper = *values.get(values.len() / 2)?;
-        let lower = *values.get((values.len() - 1) / 2)?;
+        let count = values.len();
+        let last = count.checked_sub(1)?;
+        let at = |place: usize| values.get(place).copied();
+        let (cut, _) = interval(count);
         Some(Self {
-            median: f64::midpoint(lower, upper),
-            low,
-            high,
+            median: f64::midpoint(at(last / 2)?, at(count / 2)?),
+            low: at(cut)?,
+            high: at(last - cut)?,
+            count,
             doubtful: false,
         })
     }
 
     /// Of one value in all repetitions; the undisturbed ones alone if they are at least half.
-    pub fn over(runs: &[Run], value: impl Fn(&Outcome) -> f64) -> Option<Self> {
-        let all = || runs.iter().filter_map(Run::outcome);
-        let quiet: Vec<f64> = all().filter(|one| is_quiet(one)).map(&value).collect();
+    pub fn over(runs: &[Run], value: impl Fn(&Sample) -> f64) -> Option<Self> {
+        let all = || runs.iter().filter_map(Run::sample);
+        let quiet: Vec<f64> = all().filter(|one| one.is_quiet()).map(&value).collect();
         if quiet.len() * 2 >= runs.len() {
             return Self::of(quiet);
         }
@@ -67,6 +70,26 @@ impl fmt::Display for Spread {
     }
 }
 
+/// How sure an interval is to be, if there are values enough.
+const SURE: f64 = 0.95;
+
+/// How many of so many values are left out at each end of the interval, and how likely the true median is inside:
+/// outside, all but those few values fell on the same side of it, as coins do.
+pub fn interval(count: usize) -> (usize, f64) {
+    let coins = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
+    let (mut found, mut ways, mut outside) = ((0, 0.0), 1.0, 0.0);
+    for cut in 0..count.div_ceil(2) {
+        outside += ways * coins;
+        let inside = 1.0 - 2.0 * outside;
+        if cut > 0 && inside < SURE {
+            break;
+        }
+        found = (cut, inside.max(0.0));
+        ways *= (count - cut) as f64 / (cut + 1) as f64;
+    }
+    found
+}
+
 /// One value of the first over that of the second, within each repetition. Pairs that somebody else disturbed count only
 /// if they are more than half. Those of spinning cases during which the two cores were not equally close to each other,
 /// which is all that such a case depends on, count only if there are no others.
@@ -74,19 +97,19 @@ pub fn paired(
     spinning: bool,
     ones: &[Run],
     others: &[Run],
-    value: impl Fn(&Outcome) -> f64,
+    value: impl Fn(&Sample) -> f64,
 ) -> Option<Spread> {
-    let alike = |one: &Outcome, other: &Outcome| !spinning || alike(one, other);
-    let pairs: Vec<(&Outcome, &Outcome)> = ones
+    let alike = |one: &Sample, other: &Sample| !spinning || alike(one, other);
+    let pairs: Vec<(&Sample, &Sample)> = ones
         .iter()
         .zip(others)
-        .filter_map(|(one, other)| one.outcome().zip(other.outcome()))
+        .filter_map(|(one, other)| one.sample().zip(other.sample()))
         .collect();
-    let kept = |keep: &dyn Fn(&Outcome, &Outcome) -> bool| -> Vec<f64> {
+    let kept = |keep: &dyn Fn(&Sample, &Sample) -> bool| -> Vec<f64> {
         let kept = pairs.iter().filter(|(one, other)| keep(one, other));
         kept.map(|(one, other)| value(one) / value(other)).collect()
     };
-    let best = kept(&|one, other| alike(one, other) && is_quiet(one) && is_quiet(other));
+    let best = kept(&|one, other| alike(one, other) && one.is_quiet() && other.is_quiet());
     if best.len() * 2 >= pairs.len() {
         return Spread::of(best);
     }
@@ -98,14 +121,9 @@ pub fn paired(
     })
 }
 
-/// Whether everybody else left the cores alone.
-pub fn is_quiet(outcome: &Outcome) -> bool {
-    outcome.foreign < 0.2
-}
-
 /// Whether the cores were equally close to each other, before and after both.
-fn alike(one: &Outcome, other: &Outcome) -> bool {
-    let times = [one.topology, other.topology];
+fn alike(one: &Sample, other: &Sample) -> bool {
+    let times = [one.topology_ns, other.topology_ns];
     let times: Vec<f64> = times.into_iter().flatten().flatten().collect();
     let least = times.iter().copied().fold(f64::INFINITY, f64::min);
     times.iter().all(|time| *time < least * SAME_PLACE)
@@ -137,7 +155,18 @@ pub fn count(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Spread, count, short};
+    use super::{Spread, count, interval, short};
+
+    #[test]
+    fn an_interval_leaves_out_what_it_can_and_says_how_sure_it_is() {
+        for (count, cut, sure) in [(1, 0, 0.0), (3, 0, 0.75), (5, 0, 0.938), (9, 1, 0.961)] {
+            let (found, inside) = interval(count);
+            assert_eq!(found, cut, "{count}");
+            assert!((inside - sure).abs() < 0.001, "{count}: {inside}");
+        }
+        let nine = Spread::of((1..=9).map(f64::from).collect()).unwrap();
+        assert_eq!(nine.to_string(), "5.00 [2.00..8.00]");
+    }
 
     #[test]
     fn a_spread_has_its_median_between_the_ends() {

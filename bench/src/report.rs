@@ -1,101 +1,194 @@
-//! The tables that a run ends in, and the same for machines.
+//! The page that a run ends in, `results.md`, and what is computed for other programs.
 
 use std::fmt::Write;
 
-use fltbench_common::Outcome;
 use serde_json::{Value, json};
 
-use crate::cases::{Case, Measure, Role, Waits};
-use crate::goals::Reached;
-use crate::machine::Machine;
-use crate::plan::{Measured, Plan, Results};
-use crate::ratio::{Spread, count, is_quiet, paired, short};
-use crate::runner::Run;
+use crate::cases::{Measure, Role, Waits};
+use crate::goals;
+use crate::ratio::{Spread, count, interval, paired, short};
+use crate::record::{Record, Row, Table};
+use crate::sample::{Run, Sample};
 
-/// All tables.
-pub fn markdown(machine: &Machine, plan: &Plan, results: &Results, guarded: &Results) -> String {
-    let mut out = format!("{}; {}.\n", machine.line(), machine.date());
-    writeln!(
-        out,
-        "Governor: {}. Idle: {}. Seed {}, {} repetitions{}.",
-        machine.governor,
-        machine.idle,
-        plan.seed,
-        plan.repetitions,
-        if plan.quick { ", quick" } else { "" }
-    )
-    .ok();
-    conditions(&mut out, results);
-    for measured in results.groups.iter().chain(&guarded.groups) {
-        write!(out, "\n### {}\n\n", measured.group.title).ok();
-        match measured.group.measure {
-            Measure::Value(name) => values(&mut out, measured, name),
-            _ => times(&mut out, measured),
+#[cfg(test)]
+pub mod tests;
+
+/// The whole page.
+pub fn page(record: &Record) -> String {
+    let mut out = format!(
+        "# Results\n\nMade by `cargo xtask bench` of the numbers in results.json; not to be edited. What is measured and how: \
+         [performance](../performance.md).\n\n{}; {}.\n",
+        record.machine.line(),
+        record.machine.date()
+    );
+    conditions(&mut out, record);
+    overview(&mut out, record);
+    out.push_str(&goals::table(&goals::reached(record)));
+    for table in &record.tables {
+        write!(out, "\n## {}\n\n", table.title).ok();
+        match table.measure {
+            Measure::Time | Measure::Rate => times(&mut out, table),
+            Measure::Memory | Measure::Crowding => values(&mut out, table),
         }
     }
-    out.push('\n');
     out
 }
 
-/// How far the run is to be trusted.
-fn conditions(out: &mut String, results: &Results) {
-    let outcomes: Vec<&Outcome> = results.runs().filter_map(Run::outcome).collect();
-    let disturbed = outcomes.iter().filter(|one| !is_quiet(one)).count();
-    let looks: Vec<f64> = outcomes
-        .iter()
-        .filter_map(|outcome| outcome.topology)
+/// How far the run is to be trusted, and what its numbers mean.
+fn conditions(out: &mut String, record: &Record) {
+    let (machine, quick) = (&record.machine, if record.quick { ", quick" } else { "" });
+    writeln!(
+        out,
+        "Governor: {}. Idle: {}. Seed {}, {} repetitions{quick}.",
+        machine.governor, machine.idle, record.seed, record.repetitions,
+    )
+    .ok();
+    let disturbed = record.samples().filter(|one| !one.is_quiet()).count();
+    let all = record.samples().count();
+    writeln!(
+        out,
+        "Of {all} runs, {disturbed} were disturbed by other processes."
+    )
+    .ok();
+    let looks: Vec<f64> = record
+        .samples()
+        .filter_map(|one| one.topology_ns)
         .flatten()
         .collect();
     let close = looks.iter().filter(|nanos| **nanos < 200.0).count();
-    writeln!(
-        out,
-        "Of {} runs, {disturbed} were disturbed by other processes.",
-        outcomes.len()
-    )
-    .ok();
-    if let Some(spread) = Spread::of(looks.clone()) {
+    let share = 100.0 * close as f64 / looks.len() as f64;
+    if let Some(Spread { median, .. }) = Spread::of(looks) {
         writeln!(
             out,
-            "Two spinning threads on cores 0 and 1, before and after each run: {spread} ns; below 200 ns, as threads of one core are: {:.0} %. Spinning cases were run again {} times because the cores had moved.",
-            100.0 * close as f64 / looks.len() as f64,
-            results.moved
+            "Two spinning threads on cores 0 and 1, before and after each run: {median:.0} ns (median); below 200 ns, as threads of one \
+             core are: {share:.0} %. Spinning cases were run again {} times because the cores had moved.",
+            record.run_again
         )
         .ok();
     }
-    out.push_str("Ratios are medians of paired repetitions, with their least and most; a star marks pairs that were not measured under the same conditions.\n");
+    let (cut, sure) = interval(record.repetitions);
+    let ends = match cut {
+        0 => "the least and the most".to_owned(),
+        _ => format!("all but the {cut} least and the {cut} most"),
+    };
+    writeln!(
+        out,
+        "\nA ratio is the median of the ratios of paired repetitions. In brackets: {ends} of them, which hold the true median with a \
+         probability of {:.0} % if repetitions are independent. A star marks pairs that were not measured under the same conditions, \
+         \"of n\" a ratio with fewer pairs, whose brackets are less sure. Only what waits alike is compared: \"spins\" holds its core, \
+         \"parks\" sleeps in the kernel, \"adapts\" spins where that pays off and is compared with what spins.",
+        100.0 * sure
+    )
+    .ok();
 }
 
-fn times(out: &mut String, measured: &Measured) {
-    let last = match measured.group.base {
+/// A column of the overview: the table, and its heading.
+const OVERVIEW: [(&str, &str); 8] = [
+    ("hot/64", "two cores, spinning"),
+    ("one-core/64", "one core"),
+    ("two-cores/64", "two cores, parking"),
+    ("cold", "one per ms"),
+    ("window/1", "1 in flight"),
+    ("window/16", "16 in flight"),
+    ("one-way", "one way"),
+    ("connect-ask", "connect and ask"),
+];
+
+/// How many times faster fltport is than everybody else, in one table.
+fn overview(out: &mut String, record: &Record) {
+    let columns: Vec<(&Table, &str)> = OVERVIEW
+        .iter()
+        .filter_map(|(id, heading)| Some((record.table(id)?, *heading)))
+        .collect();
+    let mut names: Vec<(Role, &str, Waits)> = Vec::new();
+    for row in columns.iter().flat_map(|(table, _)| &table.rows) {
+        let name = (row.role, short_name(&row.label), row.waits);
+        if row.role != Role::Ours && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        return;
+    }
+    out.push_str("\n## How many times faster fltport is, at 64 B\n\n| | waits |");
+    columns.iter().for_each(|(_, heading)| {
+        write!(out, " {heading} |").ok();
+    });
+    out.push_str("\n| --- | --- |");
+    out.push_str(&" ---: |".repeat(columns.len()));
+    out.push('\n');
+    names.sort_by_key(|(role, _, waits)| (*role != Role::Limit, *waits == Waits::Parks));
+    for (role, name, waits) in names {
+        let bare = if role == Role::Limit { " (bare)" } else { "" };
+        write!(out, "| {name}{bare} | {} |", waits.word()).ok();
+        for (table, _) in &columns {
+            let row = table
+                .rows
+                .iter()
+                .find(|row| (row.role, short_name(&row.label), row.waits) == (role, name, waits));
+            let ratio = row.and_then(|row| against(table, row).zip(Some(row)));
+            let ratio = ratio.and_then(|(ours, row)| faster(table.measure, ours, row));
+            let text = ratio.map_or_else(String::new, |ratio| ratio.to_string());
+            write!(out, " {text} |").ok();
+        }
+        out.push('\n');
+    }
+}
+
+/// Without what a label says of its group's circumstances.
+fn short_name(label: &str) -> &str {
+    label.split(',').next().unwrap_or(label)
+}
+
+/// How many times better the first is, whatever better means.
+fn faster(measure: Measure, one: &Row, other: &Row) -> Option<Spread> {
+    let ratio = ratio(measure, one, other)?;
+    Some(match measure {
+        Measure::Rate => ratio,
+        _ => ratio.inverse(),
+    })
+}
+
+fn times(out: &mut String, table: &Table) {
+    let last = match table.base {
         Some(_) => "against the base",
         None => "fltport against it",
     };
     writeln!(
         out,
-        "| case | waits | p50 us | p99 us | p99.9 us | per second | CPU us each | {last} |"
+        "| case | waits | p50 us | p99 us | p99.9 us | per second | CPU us each, asking + answering | {last} |"
     )
     .ok();
     out.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n");
-    for (case, runs) in measured.cases() {
-        let (label, waits) = (&case.label, case.waits.word());
-        if runs.iter().all(|run| run.outcome().is_none()) {
+    for row in &table.rows {
+        let (label, waits, runs) = (&row.label, row.waits.word(), &row.runs);
+        if runs.iter().all(|run| run.sample().is_none()) {
             let reason = runs.last().and_then(Run::reason).unwrap_or_default();
             writeln!(out, "| {label} | {waits} | {reason} | | | | | |").ok();
             continue;
         }
-        let over = |value: &dyn Fn(&Outcome) -> f64| {
+        let over = |value: &dyn Fn(&Sample) -> f64| {
             Spread::over(runs, value).map_or(f64::NAN, |spread| spread.median)
         };
-        let [p50, p99, p999] =
-            [0.5, 0.99, 0.999].map(|share| short(over(&|one| one.figures.micros(share))));
-        let rate = count(over(&|one| one.figures.per_second()));
+        let [p50, p99, p999] = [
+            over(&|one| one.p50_us),
+            over(&|one| one.p99_us),
+            over(&|one| one.p999_us),
+        ]
+        .map(short);
+        let rate = count(over(&|one| one.per_second));
+        let [asking, answering] = [
+            over(&|one| one.asking_cpu_us),
+            over(&|one| one.answering_cpu_us),
+        ]
+        .map(short);
         // Of guarded opens only the openers' own time is known.
-        let cpu = match measured.group.base {
-            Some(_) => "-".to_owned(),
-            None => short(over(&|one| one.figures.cpu_micros())),
+        let cpu = match table.base {
+            Some(_) => asking,
+            None => format!("{asking} + {answering}"),
         };
-        let failed = runs.iter().filter(|run| run.outcome().is_none()).count();
-        let mut note = comparison(measured, case, runs).unwrap_or_default();
+        let failed = runs.iter().filter(|run| run.sample().is_none()).count();
+        let mut note = comparison(table, row).unwrap_or_default();
         if failed > 0 {
             write!(note, " ({failed} of {} failed)", runs.len()).ok();
         }
@@ -107,108 +200,88 @@ fn times(out: &mut String, measured: &Measured) {
     }
 }
 
-fn values(out: &mut String, measured: &Measured, name: &str) {
+fn values(out: &mut String, table: &Table) {
     out.push_str("| case | value | fltport against it |\n| --- | --- | --- |\n");
-    for (case, runs) in measured.cases() {
-        let reason = || runs.last().and_then(Run::reason).unwrap_or_default();
-        let value = Spread::over(runs, |one| one.figures.extra(name));
-        let value = value.map_or_else(reason, |spread| spread.to_string());
-        let note = comparison(measured, case, runs).unwrap_or_default();
-        writeln!(out, "| {} | {value} | {note} |", case.label).ok();
+    for row in &table.rows {
+        let reason = || row.runs.last().and_then(Run::reason).unwrap_or_default();
+        let unit = match table.measure {
+            Measure::Memory => " KiB",
+            _ => "",
+        };
+        let value = Spread::over(&row.runs, |one| table.measure.of(one));
+        let value = value.map_or_else(reason, |spread| format!("{spread}{unit}"));
+        let note = comparison(table, row).unwrap_or_default();
+        writeln!(out, "| {} | {value} | {note} |", row.label).ok();
     }
 }
 
-/// fltport against a case of the same group that waits as it does, in words.
-fn comparison(measured: &Measured, case: &Case, runs: &[Run]) -> Option<String> {
-    let (ours, our_runs) = against(measured, case)?;
-    if std::ptr::eq(ours, case) {
-        return None;
-    }
-    let ratio = ratio(measured.group.measure, (ours, our_runs), (case, runs))?;
-    let times = match (case.role, measured.group.measure) {
-        _ if measured.group.base.is_some() => format!("{} times {}", ratio.inverse(), ours.label),
-        (Role::Ours, _) => return None,
+/// fltport against a row of the same table that waits as it does, in words.
+fn comparison(table: &Table, row: &Row) -> Option<String> {
+    let ours = against(table, row)?;
+    let ratio = ratio(table.measure, ours, row)?;
+    let mut times = match (row.role, table.measure) {
+        _ if table.base.is_some() => format!("{} times {}", ratio.inverse(), ours.label),
         (Role::Limit, _) => format!("takes {ratio} times as long"),
         (_, Measure::Rate) if ratio.median >= 1.0 => format!("{ratio} times as many"),
         (_, Measure::Rate) => format!("{} times fewer", ratio.inverse()),
-        (_, Measure::Value(_)) => format!("takes {ratio} times as much"),
+        (_, Measure::Memory) => format!("takes {ratio} times as much"),
         _ if ratio.median <= 1.0 => format!("{} times faster", ratio.inverse()),
         _ => format!("{ratio} times slower"),
     };
+    // Pairs that were disturbed, or failed, do not count.
+    if ratio.count < row.runs.len() {
+        write!(times, " of {}", ratio.count).ok();
+    }
     Some(times)
 }
 
-/// The row that a case is compared with: fltport's, of those that wait alike.
-pub fn against<'a>(measured: &'a Measured, case: &Case) -> Option<(&'a Case, &'a [Run])> {
+/// The row that another one is compared with: the base, or fltport's of those that wait alike. fltport's own rows are
+/// compared with a base alone.
+fn against<'a>(table: &'a Table, row: &Row) -> Option<&'a Row> {
     // Where nobody else uses the cores, one that adapts spins, as one does that is told to.
-    let spins = |case: &Case| case.waits != Waits::Parks;
-    if let Some(base) = measured.group.base {
-        return measured.cases().find(|(other, _)| other.label == base);
-    }
-    measured.cases().find(|(ours, _)| {
-        ours.role == Role::Ours && (ours.waits == case.waits || spins(ours) && spins(case))
+    let spins = |row: &Row| row.waits != Waits::Parks;
+    let found = match &table.base {
+        Some(base) => table.row(base),
+        None if row.role == Role::Ours => None,
+        None => table.rows.iter().find(|ours| {
+            ours.role == Role::Ours && (ours.waits == row.waits || spins(ours) && spins(row))
+        }),
+    };
+    found.filter(|ours| ours.label != row.label)
+}
+
+/// The value of the first over that of the second, by what the table is compared by.
+pub fn ratio(measure: Measure, one: &Row, other: &Row) -> Option<Spread> {
+    let spinning = one.waits != Waits::Parks && other.waits != Waits::Parks;
+    paired(spinning, &one.runs, &other.runs, |sample| {
+        measure.of(sample)
     })
 }
 
-/// The value of the first over that of the second, by what the group is compared by.
-pub fn ratio(measure: Measure, one: (&Case, &[Run]), other: (&Case, &[Run])) -> Option<Spread> {
-    let spinning = one.0.waits != Waits::Parks && other.0.waits != Waits::Parks;
-    let paired = |value: &dyn Fn(&Outcome) -> f64| paired(spinning, one.1, other.1, value);
-    match measure {
-        Measure::Time => paired(&|one| one.figures.micros(0.5)),
-        Measure::Rate => paired(&|one| one.figures.per_second()),
-        Measure::Value(name) => paired(&|one| one.figures.extra(name)),
-    }
-}
-
-/// Everything, histograms of all repetitions included.
-pub fn json(
-    machine: &Machine,
-    plan: &Plan,
-    results: &Results,
-    guarded: &Results,
-    goals: &[Reached],
-) -> Value {
-    let groups = results.groups.iter().chain(&guarded.groups);
-    json!({
-        "machine": machine.to_json(),
-        "seed": plan.seed,
-        "quick": plan.quick,
-        "repetitions": plan.repetitions,
-        "run_again": results.moved,
-        "groups": groups.map(group_json).collect::<Value>(),
-        "goals": goals.iter().map(Reached::to_json).collect::<Value>(),
-    })
-}
-
-fn group_json(measured: &Measured) -> Value {
-    let cases = measured.cases().map(|(case, runs)| {
-        let spread =
-            |value: Option<Spread>| value.map(|one| json!([one.median, one.low, one.high]));
-        let over = |value: &dyn Fn(&Outcome) -> f64| spread(Spread::over(runs, value));
-        let ours = against(measured, case).filter(|(ours, _)| !std::ptr::eq(*ours, case));
-        let ratio = ours.and_then(|ours| ratio(measured.group.measure, ours, (case, runs)));
-        let all = runs.iter().map(|run| match run {
-            Run::Done(outcome) => outcome.to_json(),
-            Run::Skipped(reason) => json!({ "skipped": reason }),
-            Run::Failed(reason) => json!({ "failed": reason }),
-        });
-        json!({
-            "name": measured.group.name(case),
-            "waits": case.waits.word(),
-            "command": case.spec.to_words(),
-            "p50_us": over(&|one| one.figures.micros(0.5)),
-            "p99_us": over(&|one| one.figures.micros(0.99)),
-            "p999_us": over(&|one| one.figures.micros(0.999)),
-            "per_second": over(&|one| one.figures.per_second()),
-            "cpu_us": over(&|one| one.figures.cpu_micros()),
-            "fltport_over_this": spread(ratio),
-            "runs": all.collect::<Value>(),
+/// What is computed of the numbers, for other programs: medians with their intervals, ratios and goals.
+pub fn derived(record: &Record) -> Value {
+    let rows = record.tables.iter().flat_map(|table| {
+        table.rows.iter().map(move |row| {
+            let ratio = against(table, row).and_then(|ours| ratio(table.measure, ours, row));
+            let value = Spread::over(&row.runs, |one| table.measure.of(one));
+            json!({
+                "case": format!("{}/{}", table.id, row.label),
+                "measure": table.measure,
+                "value": spread(value),
+                "against": against(table, row).map(|ours| &ours.label),
+                "that_over_this": spread(ratio),
+            })
         })
     });
+    let goals = goals::reached(record);
     json!({
-        "group": measured.group.id,
-        "title": measured.group.title,
-        "cases": cases.collect::<Value>(),
+        "rows": rows.collect::<Value>(),
+        "goals": goals.iter().map(goals::Reached::to_json).collect::<Value>(),
+    })
+}
+
+fn spread(value: Option<Spread>) -> Value {
+    value.map_or(Value::Null, |one| {
+        json!({ "median": one.median, "low": one.low, "high": one.high, "count": one.count, "doubtful": one.doubtful })
     })
 }

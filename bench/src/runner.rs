@@ -1,5 +1,6 @@
 //! Runs cases as processes of their own, each with an end: one that fails or hangs is a row that says so.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -11,61 +12,54 @@ use anyhow::{Context, Result, bail};
 use fltbench_common::Outcome;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cases::Case;
-
-/// How a repetition of a case ended.
-#[derive(Clone, Debug)]
-pub enum Run {
-    /// With figures.
-    Done(Box<Outcome>),
-    /// It cannot be measured here.
-    Skipped(String),
-    /// It should have been measured.
-    Failed(String),
-}
-
-impl Run {
-    /// The figures, if there are any.
-    pub fn outcome(&self) -> Option<&Outcome> {
-        match self {
-            Self::Done(outcome) => Some(outcome),
-            _ => None,
-        }
-    }
-
-    /// Why there are none.
-    pub fn reason(&self) -> Option<String> {
-        match self {
-            Self::Done(_) => None,
-            Self::Skipped(reason) => Some(format!("skipped: {reason}")),
-            Self::Failed(reason) => Some(format!("failed: {reason}")),
-        }
-    }
-}
+use crate::cases::{Case, Role};
+use crate::guard;
+use crate::sample::{Run, Sample};
 
 /// Starts the processes.
 #[derive(Debug)]
 pub struct Runner {
     /// The program with the other libraries.
-    pub peers: Option<PathBuf>,
+    peers: Option<PathBuf>,
+    /// The folder of the filter host and the scanner.
+    programs: PathBuf,
+    /// Why opens cannot be guarded here, once that was asked.
+    unguarded: OnceCell<Option<String>>,
 }
 
 /// How long a case may take, its start and end included.
 const WATCHDOG: Duration = Duration::from_secs(20);
 
 impl Runner {
+    /// One that knows where the programs are.
+    pub fn new(peers: Option<PathBuf>, programs: PathBuf) -> Self {
+        Self {
+            peers,
+            programs,
+            unguarded: OnceCell::new(),
+        }
+    }
+
     /// Runs a case once.
     pub fn run(&self, case: &Case) -> Run {
-        let program = match (&self.peers, case.foreign) {
-            (None, true) => return Run::Skipped("built without the other libraries".to_owned()),
-            (Some(peers), true) => Ok(peers.clone()),
-            (_, false) => std::env::current_exe(),
-        };
-        let run = program
-            .context("cannot find this program")
-            .and_then(|program| {
+        let run = if guard::is_one(&case.spec) {
+            match self.unguarded.get_or_init(guard::impossible) {
+                Some(reason) => return Run::Skipped(reason.clone()),
+                None => guard::run(&self.programs, &case.spec),
+            }
+        } else {
+            let program = match (&self.peers, case.role) {
+                (None, Role::Peer) => {
+                    return Run::Skipped("built without the other libraries".to_owned());
+                }
+                (Some(peers), Role::Peer) => Ok(peers.clone()),
+                _ => std::env::current_exe(),
+            };
+            let program = program.context("cannot find this program");
+            program.and_then(|program| {
                 run_command(Command::new(program).arg("case").args(case.spec.to_words()))
-            });
+            })
+        };
         run.unwrap_or_else(|error| Run::Failed(format!("{error:#}")))
     }
 }
@@ -97,7 +91,7 @@ pub fn run_command(command: &mut Command) -> Result<Run> {
     if let Some(reason) = value["failed"].as_str() {
         bail!("{reason}{}", last_words(&mut errors));
     }
-    Ok(Run::Done(Box::new(Outcome::from_json(&value)?)))
+    Ok(Run::Done(Sample::of(&Outcome::from_json(&value)?)))
 }
 
 /// Never left behind.

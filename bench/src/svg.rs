@@ -1,8 +1,16 @@
-//! Draws bars in panels. It brings its own background for light and dark pages.
+//! Charts as SVG. A chart brings its own background and its own colours for light and dark pages, because a page that
+//! shows it as a picture cannot style it. What the marks look like is in `bars` and `lines`.
+
+mod axis;
+mod bars;
+mod lines;
 
 use std::fmt::Write;
 
-/// Who a bar belongs to.
+pub use bars::{Bar, Panel};
+pub use lines::{Line, Plot};
+
+/// Whose a mark is, which chooses its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The machine's limit.
@@ -15,17 +23,15 @@ pub enum Kind {
     Parks,
 }
 
-/// One bar.
-#[derive(Clone, Debug)]
-pub struct Bar {
-    /// What it is.
-    pub label: String,
-    /// How long it is.
+/// A value with its interval.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// The median.
     pub value: f64,
-    /// The value, and where it was least and most, in words.
-    pub text: String,
-    /// Its colour.
-    pub kind: Kind,
+    /// The lower end of its interval.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
 }
 
 /// A picture.
@@ -35,29 +41,42 @@ pub struct Chart {
     pub title: String,
     /// Below that: how it was measured.
     pub notes: Vec<String>,
-    /// What the bars measure.
+    /// What is measured, with its unit.
     pub axis: String,
-    /// Tenfold steps instead of equal ones.
-    pub logarithmic: bool,
-    /// Bars under headings.
-    pub panels: Vec<(String, Vec<Bar>)>,
+    /// What is drawn.
+    pub body: Body,
+}
+
+/// The marks of a picture.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Bars that start at zero, or points on a logarithmic axis.
+    Bars {
+        /// Under headings.
+        panels: Vec<Panel>,
+        /// Tenfold steps instead of equal ones; a length means nothing there, so there are points.
+        logarithmic: bool,
+    },
+    /// Lines over a few places.
+    Lines(Vec<Plot>),
 }
 
 const WIDTH: f64 = 860.0;
-/// Where bars start.
-const LEFT: f64 = 212.0;
-/// How long the longest one is; its value stands to the right.
-const PLOT: f64 = 500.0;
-const LINE: f64 = 20.0;
-const HEADING: f64 = 30.0;
+const MARGIN: f64 = 20.0;
 
 const STYLE: &str = "<style>
-text { font: 12px system-ui, sans-serif; fill: #1f2328 } .title { font-size: 15px; font-weight: 600 }
-.heading { font-weight: 600 } .label { fill: #59636e } .back { fill: #ffffff } .grid { stroke: #d1d9e0; stroke-width: 1 }
-.limit { fill: #8c959f } .ours { fill: #0969da } .spins { fill: #bc4c00 } .parks { fill: #8250df }
+text { font: 13px system-ui, sans-serif; fill: #1f2328 } .title { font-size: 16px; font-weight: 600 }
+.heading { font-weight: 600 } .label { fill: #59636e } .back { fill: #ffffff } .grid { stroke: #d1d9e0 }
+.whisker { stroke: #1f2328; stroke-width: 1.3; fill: none }
+.limit.whisker, .ours.whisker, .spins.whisker, .parks.whisker { stroke: currentColor }
+.limit { color: #6e7781 } .ours { color: #0969da } .spins { color: #bc4c00 } .parks { color: #8250df }
+.mark { fill: currentColor } .name { fill: currentColor } .line { fill: none; stroke: currentColor; stroke-width: 1.5 }
+.ours.line { stroke-width: 3 } .ours.name { font-weight: 600 } .dashed { stroke-dasharray: 7 4 }
+.lead { stroke: currentColor; stroke-width: 0.7; fill: none }
 @media (prefers-color-scheme: dark) {
-text { fill: #f0f6fc } .label { fill: #9198a1 } .back { fill: #0d1117 } .grid { stroke: #3d444d }
-.limit { fill: #656c76 } .ours { fill: #4493f8 } .spins { fill: #db6d28 } .parks { fill: #ab7df8 } }
+text { fill: #f0f6fc } .label { fill: #9198a1 } .back { fill: #0d1117 } .grid { stroke: #30363d } .whisker { stroke: #f0f6fc }
+.limit { color: #848d97 } .ours { color: #4493f8 } .spins { color: #f0883e } .parks { color: #ab7df8 }
+.mark { fill: currentColor } .name { fill: currentColor } }
 </style>
 ";
 
@@ -68,186 +87,103 @@ const KINDS: [(Kind, &str, &str); 4] = [
     (Kind::Parks, "parks", "others, parking"),
 ];
 
+impl Kind {
+    fn class(self) -> &'static str {
+        let found = KINDS.iter().find(|(kind, _, _)| *kind == self);
+        found.map_or("", |(_, class, _)| class)
+    }
+}
+
 /// Draws it.
 pub fn draw(chart: &Chart) -> String {
-    let top = 40.0 + 17.0 * chart.notes.len() as f64 + 22.0;
-    let lines: usize = chart.panels.iter().map(|(_, bars)| bars.len()).sum();
-    let bottom = top + HEADING * chart.panels.len() as f64 + LINE * lines as f64 + 6.0;
-    let height = bottom + 46.0;
+    let notes = 18.0 * chart.notes.len() as f64;
+    let top = 46.0 + notes + 24.0;
+    let (mut marks, mut kinds) = (String::new(), Vec::new());
+    let bottom = match &chart.body {
+        Body::Bars {
+            panels,
+            logarithmic,
+        } => {
+            kinds.extend(
+                panels
+                    .iter()
+                    .flat_map(|panel| &panel.bars)
+                    .map(|bar| bar.kind),
+            );
+            bars::draw(&mut marks, panels, *logarithmic, &chart.axis, top)
+        }
+        Body::Lines(plots) => {
+            kinds.extend(
+                plots
+                    .iter()
+                    .flat_map(|plot| &plot.lines)
+                    .map(|line| line.kind),
+            );
+            lines::draw(&mut marks, plots, &chart.axis, top)
+        }
+    };
+    let height = bottom + 12.0;
     let mut out = String::new();
     put(
         &mut out,
         format_args!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n<title>{0}</title>\n{STYLE}<rect class=\"back\" width=\"{WIDTH}\" height=\"{height}\" rx=\"6\"/>\n<text class=\"title\" x=\"20\" y=\"26\">{0}</text>\n",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n<title>{}</title>\n{STYLE}<rect class=\"back\" width=\"{WIDTH}\" height=\"{height}\" rx=\"6\"/>\n",
             escaped(&chart.title)
         ),
     );
-    for (note, line) in chart.notes.iter().zip(0u8..) {
-        let y = 45.0 + 17.0 * f64::from(line);
-        put(
-            &mut out,
-            format_args!(
-                "<text class=\"label\" x=\"20\" y=\"{y}\">{}</text>\n",
-                escaped(note)
-            ),
-        );
+    text(&mut out, "title", "start", (MARGIN, 28.0), &chart.title);
+    let mut y = 48.0;
+    for note in &chart.notes {
+        text(&mut out, "label", "start", (MARGIN, y), note);
+        y += 18.0;
     }
-    legend(&mut out, chart, top - 14.0);
-    let scale = Scale::of(chart);
-    for value in scale.steps() {
-        let x = LEFT + scale.length(value);
-        put(
-            &mut out,
-            format_args!(
-                "<path class=\"grid\" d=\"M{x:.1} {top}V{bottom}\"/><text class=\"label\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{}\">{}</text>\n",
-                bottom + 15.0,
-                plain(value)
-            ),
-        );
-    }
-    let mut y = top;
-    for (heading, bars) in &chart.panels {
-        y += HEADING;
-        put(
-            &mut out,
-            format_args!(
-                "<text class=\"heading\" x=\"20\" y=\"{}\">{}</text>\n",
-                y - 9.0,
-                escaped(heading)
-            ),
-        );
-        for bar in bars {
-            draw_bar(&mut out, bar, y, scale.length(bar.value));
-            y += LINE;
-        }
-    }
-    put(
-        &mut out,
-        format_args!(
-            "<text class=\"label\" text-anchor=\"middle\" x=\"{}\" y=\"{}\">{}</text>\n</svg>\n",
-            LEFT + PLOT / 2.0,
-            bottom + 34.0,
-            escaped(&chart.axis)
-        ),
-    );
+    legend(&mut out, &kinds, top - 16.0);
+    out.push_str(&marks);
+    out.push_str("</svg>\n");
     out
 }
 
-fn draw_bar(out: &mut String, bar: &Bar, y: f64, length: f64) {
-    let class = KINDS
-        .iter()
-        .find(|(kind, _, _)| *kind == bar.kind)
-        .map_or("", |(_, class, _)| class);
-    let (text_y, anchor, after) = (y + 12.0, LEFT - 8.0, LEFT + length + 6.0);
-    put(
-        out,
-        format_args!(
-            "<text text-anchor=\"end\" x=\"{anchor}\" y=\"{text_y}\">{}</text><rect class=\"{class}\" x=\"{LEFT}\" y=\"{}\" width=\"{length:.1}\" height=\"14\" rx=\"2\"/><text x=\"{after:.1}\" y=\"{text_y}\">{}</text>\n",
-            escaped(&bar.label),
-            y + 1.0,
-            escaped(&bar.text)
-        ),
-    );
-}
-
 /// Names the colours that occur.
-fn legend(out: &mut String, chart: &Chart, y: f64) {
-    let mut x = 20.0;
+fn legend(out: &mut String, kinds: &[Kind], y: f64) {
+    let mut x = MARGIN;
     for (kind, class, name) in KINDS {
-        let bars = chart.panels.iter().flat_map(|(_, bars)| bars);
-        if !bars.into_iter().any(|bar| bar.kind == kind) {
+        if !kinds.contains(&kind) {
             continue;
         }
         put(
             out,
             format_args!(
-                "<rect class=\"{class}\" x=\"{x}\" y=\"{}\" width=\"10\" height=\"10\" rx=\"2\"/><text class=\"label\" x=\"{}\" y=\"{y}\">{name}</text>\n",
-                y - 9.0,
-                x + 15.0
+                "<rect class=\"{class} mark\" x=\"{x:.0}\" y=\"{}\" width=\"10\" height=\"10\" rx=\"2\"/>\n",
+                y - 9.0
             ),
         );
-        x += 34.0 + 6.6 * name.len() as f64;
+        text(out, "label", "start", (x + 15.0, y), name);
+        x += 36.0 + 7.0 * name.len() as f64;
     }
+    put(
+        out,
+        format_args!(
+            "<path class=\"whisker\" d=\"M{x:.0} {0}h22m-22 -4v8m22 -8v8\"/>\n",
+            y - 4.0
+        ),
+    );
+    text(
+        out,
+        "label",
+        "start",
+        (x + 29.0, y),
+        "interval of the median",
+    );
 }
 
-/// From values to lengths.
-struct Scale {
-    logarithmic: bool,
-    least: f64,
-    most: f64,
-}
-
-impl Scale {
-    fn of(chart: &Chart) -> Self {
-        let bars = chart.panels.iter().flat_map(|(_, bars)| bars);
-        let values: Vec<f64> = bars
-            .map(|bar| bar.value)
-            .filter(|value| value.is_finite() && *value > 0.0)
-            .collect();
-        let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        let least = values.iter().copied().fold(most, f64::min);
-        if !chart.logarithmic || values.is_empty() {
-            return Self {
-                logarithmic: false,
-                least: 0.0,
-                most: most.max(1e-9),
-            };
-        }
-        // The shortest bar must be seen: the axis starts at the power of ten below.
-        let least = 10_f64.powf((least * 0.8).log10().floor());
-        Self {
-            logarithmic: true,
-            least,
-            most: most.max(least * 10.0),
-        }
-    }
-
-    fn length(&self, value: f64) -> f64 {
-        if value.is_nan() || value <= self.least {
-            return 0.0;
-        }
-        let share = if self.logarithmic {
-            (value / self.least).ln() / (self.most / self.least).ln()
-        } else {
-            value / self.most
-        };
-        share * PLOT
-    }
-
-    fn steps(&self) -> Vec<f64> {
-        let mut steps = Vec::new();
-        if self.logarithmic {
-            let mut value = self.least;
-            while value <= self.most * 1.000_001 {
-                steps.push(value);
-                value *= 10.0;
-            }
-            return steps;
-        }
-        let step = nice(self.most / 6.0);
-        while steps.len() as f64 * step <= self.most * 1.000_001 {
-            steps.push(steps.len() as f64 * step);
-        }
-        steps
-    }
-}
-
-/// The next of 1, 2, 5, 10 and so on.
-fn nice(value: f64) -> f64 {
-    let power = 10_f64.powf(value.log10().floor());
-    let lead = [1.0, 2.0, 5.0]
-        .into_iter()
-        .find(|lead| lead * power >= value * 0.999_999);
-    lead.unwrap_or(10.0) * power
-}
-
-fn plain(value: f64) -> String {
-    let text = match value {
-        value if value >= 1e6 => return format!("{} M", plain(value / 1e6)),
-        value if value >= 1e4 => return format!("{} k", plain(value / 1e3)),
-        value => format!("{value:.4}"),
-    };
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+fn text(out: &mut String, class: &str, anchor: &str, (x, y): (f64, f64), words: &str) {
+    let words = escaped(words);
+    put(
+        out,
+        format_args!(
+            "<text class=\"{class}\" text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.1}\">{words}</text>\n"
+        ),
+    );
 }
 
 fn escaped(text: &str) -> String {
@@ -263,45 +199,72 @@ fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bar, Chart, Kind, Scale, draw, plain};
+    use super::{Bar, Body, Chart, Kind, Line, Mark, Panel, Plot, draw};
 
-    fn chart(values: &[f64], logarithmic: bool) -> Chart {
-        let bars = values.iter().map(|value| Bar {
-            label: "a < b".to_owned(),
-            value: *value,
-            text: value.to_string(),
-            kind: Kind::Ours,
-        });
-        Chart {
-            title: "T".to_owned(),
+    const MARK: Mark = Mark {
+        value: 2.0,
+        low: 1.0,
+        high: 3.0,
+    };
+
+    fn chart(body: Body) -> String {
+        draw(&Chart {
+            title: "T < U".to_owned(),
             notes: vec!["n".to_owned()],
-            axis: "us".to_owned(),
-            logarithmic,
-            panels: vec![("p".to_owned(), bars.collect())],
+            axis: "µs".to_owned(),
+            body,
+        })
+    }
+
+    #[test]
+    fn bars_have_whiskers_and_text_is_escaped() {
+        for logarithmic in [false, true] {
+            let bar = Bar {
+                label: "a < b".to_owned(),
+                mark: MARK,
+                text: "2 µs".to_owned(),
+                kind: Kind::Ours,
+            };
+            let panel = Panel {
+                heading: "p".to_owned(),
+                bars: vec![bar],
+            };
+            let text = chart(Body::Bars {
+                panels: vec![panel],
+                logarithmic,
+            });
+            assert!(text.contains("a &lt; b") && text.contains("T &lt; U"));
+            // One in the legend.
+            assert_eq!(text.matches("class=\"whisker\"").count(), 2);
         }
     }
 
     #[test]
-    fn the_longest_bar_fills_the_plot_and_the_shortest_is_seen() {
-        for logarithmic in [false, true] {
-            let scale = Scale::of(&chart(&[0.12, 0.93, 55.0], logarithmic));
-            assert!((scale.length(55.0) - super::PLOT).abs() < 1e-6);
-            assert!(scale.length(0.12) > 1.0);
-            assert!(scale.steps().len() >= 3);
-        }
+    fn a_line_has_a_gap_where_nothing_was_measured() {
+        let line = Line {
+            label: "l".to_owned(),
+            kind: Kind::Parks,
+            dashed: true,
+            marks: vec![Some(MARK), None, Some(MARK)],
+        };
+        let plot = Plot {
+            heading: "p".to_owned(),
+            across: "x".to_owned(),
+            places: ["1", "2", "3"].map(str::to_owned).to_vec(),
+            lines: vec![line],
+        };
+        let text = chart(Body::Lines(vec![plot]));
+        assert_eq!(text.matches("<circle").count(), 2);
+        assert!(text.ends_with("</svg>\n"));
     }
 
     #[test]
     fn nothing_to_draw_is_drawn() {
-        assert!(draw(&chart(&[], true)).ends_with("</svg>\n"));
-        assert!(draw(&chart(&[1.0], true)).contains("a &lt; b"));
-    }
-
-    #[test]
-    fn steps_are_written_short() {
-        assert_eq!(
-            [0.1, 20.0, 1e4, 2e6].map(plain),
-            ["0.1", "20", "10 k", "2 M"]
-        );
+        let bars = chart(Body::Bars {
+            panels: Vec::new(),
+            logarithmic: true,
+        });
+        assert!(bars.ends_with("</svg>\n"));
+        assert!(chart(Body::Lines(Vec::new())).ends_with("</svg>\n"));
     }
 }

@@ -35,13 +35,19 @@ pub(crate) struct Args {
     /// Orders the cases: the same seed gives the same order
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Also write everything as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Also draw charts into this folder
+    /// Also keep the run in this folder: results.json, and the tables and charts that are made of it
     #[arg(long, value_name = "DIR")]
-    charts: Option<PathBuf>,
+    out: Option<PathBuf>,
+    /// Make the tables and charts of a folder's results.json again, and measure nothing
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    render: Option<PathBuf>,
 }
+
+/// The workspace of the harness.
+pub(crate) const BENCH: &str = "bench/Cargo.toml";
+
+/// That of the libraries that are measured against.
+pub(crate) const PEERS: &str = "bench/peers/Cargo.toml";
 
 /// Builds and runs.
 ///
@@ -52,19 +58,15 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let target = std::path::absolute(target)?;
-    if !args.no_guard {
+    // Names and pictures need no programs.
+    let measures = !args.list && args.render.is_none();
+    if measures && !args.no_guard {
         let build = ["build", "--release", "-p", "flthost", "-p", "fltscan"];
         cargo(root, &target, build.map(OsString::from))?;
     }
-    build_apart(root, &target, "bench/Cargo.toml", &[])?;
-    if !args.no_peers {
-        let features: &[&str] = if has_libzmq() {
-            &["--features", "zmq"]
-        } else {
-            println!("zmq will be skipped: libzmq is not installed");
-            &[]
-        };
-        build_apart(root, &target, "bench/peers/Cargo.toml", features)?;
+    build_apart(root, &target, BENCH, &[])?;
+    if measures && !args.no_peers {
+        build_apart(root, &target, PEERS, peer_features())?;
     }
     let programs = target.join("release");
     let mut command = Command::new(programs.join("fltbench"));
@@ -90,7 +92,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     if let Some(seed) = args.seed {
         command.arg("--seed").arg(seed.to_string());
     }
-    for (flag, path) in [("--json", &args.json), ("--charts", &args.charts)] {
+    for (flag, path) in [("--out", &args.out), ("--render", &args.render)] {
         if let Some(path) = path {
             command.arg(flag).arg(std::path::absolute(path)?);
         }
@@ -112,11 +114,15 @@ fn build_apart(
     cargo(root, target, words)
 }
 
-/// Whether libzmq and what is needed to link it are installed.
-fn has_libzmq() -> bool {
+/// What cargo is told of the peers: zmq where libzmq and what is needed to link it are installed.
+pub(crate) fn peer_features() -> &'static [&'static str] {
     let mut command = Command::new("pkg-config");
     command.args(["--exists", "libzmq"]).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    if command.status().is_ok_and(|status| status.success()) {
+        return &["--features", "zmq"];
+    }
+    println!("skipped: zmq, because libzmq is not installed");
+    &[]
 }
 
 fn cargo(
