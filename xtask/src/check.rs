@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use crate::{deep, house, readme};
+use crate::{bench, deep, house, readme};
 
 /// Run all checks a change has to pass, cheapest first
 ///
@@ -18,9 +18,11 @@ use crate::{deep, house, readme};
 /// the documentation. Stops at the first failure. Tests are apart: cargo test --workspace
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Instead of these, the checks that take minutes: models in all or many orders of their threads, and Miri
+    /// Instead of these, the checks that take minutes: models in all or many orders of their threads, Miri, and the
+    /// libraries that the benchmark measures against
     ///
-    /// Loom and shuttle are built for it; Miri needs a nightly toolchain with the components miri and rust-src.
+    /// Loom and shuttle are built for it, and those libraries; Miri needs a nightly toolchain with the components miri
+    /// and rust-src.
     #[arg(long)]
     deep: bool,
 }
@@ -162,28 +164,35 @@ fn clippy(root: &Path) -> anyhow::Result<()> {
     )
 }
 
+/// The peers are formatted only: to look closer takes minutes, so `--deep` does that.
 fn benchmark(root: &Path) -> anyhow::Result<()> {
-    apart(root, "bench/Cargo.toml")
+    format_apart(root, bench::BENCH)?;
+    format_apart(root, bench::PEERS)?;
+    clippy_apart(root, bench::BENCH, &[])
 }
 
 fn fuzz_targets(root: &Path) -> anyhow::Result<()> {
-    apart(root, "fuzz/Cargo.toml")
+    format_apart(root, "fuzz/Cargo.toml")?;
+    clippy_apart(root, "fuzz/Cargo.toml", &[])
 }
 
-/// Format and clippy of a workspace of its own, which the steps before do not reach.
-fn apart(root: &Path, manifest: &str) -> anyhow::Result<()> {
-    let remedy = format!("run `cargo fmt --manifest-path {manifest}`");
-    let manifest = ["--manifest-path", manifest];
+/// Format of a workspace of its own, which the steps before do not reach.
+fn format_apart(root: &Path, manifest: &str) -> anyhow::Result<()> {
     run_to_end(
-        cargo(root).arg("fmt").args(manifest).arg("--check"),
-        &remedy,
-    )?;
+        cargo(root).args(["fmt", "--all", "--check", "--manifest-path", manifest]),
+        &format!("run `cargo fmt --all --manifest-path {manifest}`"),
+    )
+}
+
+/// Clippy of a workspace of its own.
+pub(crate) fn clippy_apart(root: &Path, manifest: &str, features: &[&str]) -> anyhow::Result<()> {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| root.join("target").into());
     run_to_end(
         cargo(root)
             .env("CARGO_TARGET_DIR", target)
-            .args(["clippy", "--locked", "--all-targets"])
-            .args(manifest)
+            .args(["clippy", "--locked", "--workspace", "--all-targets"])
+            .args(["--manifest-path", manifest])
+            .args(features)
             .args(["--", "-D", "warnings"]),
         "mend what is shown above",
     )

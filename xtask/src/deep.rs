@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::ensure;
 
-use crate::check::{Step, cargo, run_to_end};
+use crate::bench;
+use crate::check::{Step, cargo, clippy_apart, run_to_end};
 
-pub(crate) static STEPS: [Step; 4] = [
+pub(crate) static STEPS: [Step; 5] = [
     Step {
         name: "models, all orders (loom)",
         run: loom,
@@ -26,6 +27,10 @@ pub(crate) static STEPS: [Step; 4] = [
     Step {
         name: "ports in memory under Miri",
         run: ports_under_miri,
+    },
+    Step {
+        name: "benchmark's peers",
+        run: peers,
     },
 ];
 
@@ -98,6 +103,12 @@ fn engine_under_miri(root: &Path) -> anyhow::Result<()> {
 
 fn ports_under_miri(root: &Path) -> anyhow::Result<()> {
     miri(root, "fltport", &NOT_IN_MEMORY)
+}
+
+/// Clippy of the part of the benchmark that nobody builds who does not measure: it has a hundred times as many lines below
+/// it as it has itself, so it is not looked at with every change.
+fn peers(root: &Path) -> anyhow::Result<()> {
+    clippy_apart(root, bench::PEERS, bench::peer_features())
 }
 
 /// The unit tests of a crate, without those named.
