@@ -85,6 +85,28 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// Later than any other.
+    pub(crate) const MAX: Self = Self {
+        host: Duration::MAX,
+        peer: Duration::MAX,
+    };
+
+    /// The earlier of each.
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self {
+            host: self.host.min(other.host),
+            peer: self.peer.min(other.peer),
+        }
+    }
+
+    /// The later of each.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            host: self.host.max(other.host),
+            peer: self.peer.max(other.peer),
+        }
+    }
+
     /// Reads both clocks.
     ///
     /// # Errors

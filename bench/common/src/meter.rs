@@ -20,7 +20,6 @@ pub struct Meter {
     running: Option<(u64, Cpu)>,
     last: u64,
     peer: Option<Pid>,
-    cpu: bool,
 }
 
 impl Meter {
@@ -36,7 +35,6 @@ impl Meter {
             running: None,
             last: 0,
             peer,
-            cpu: true,
         }
     }
 
@@ -61,11 +59,7 @@ impl Meter {
     #[cold]
     fn wait_or_start(&mut self, end: u64) -> bool {
         if end >= self.warm_end {
-            let cpu = if self.cpu {
-                Cpu::read(self.peer).unwrap_or_default()
-            } else {
-                Cpu::default()
-            };
+            let cpu = Cpu::read(self.peer).unwrap_or_default();
             self.running = Some((self.now(), cpu));
         }
         true
@@ -177,24 +171,25 @@ impl Meter {
                 go.wait();
                 let mut meter: Self = common.get().cloned().ok_or_else(|| anyhow!("no time"))?;
                 meter.closed_loop(operation?)?;
-                anyhow::Ok(meter)
+                let (_, before) = meter.running.ok_or_else(|| anyhow!("nothing finished"))?;
+                anyhow::Ok((meter.histogram, meter.last, before, Cpu::read(peer)?))
             };
             let threads: Vec<_> = (0..spec.senders)
                 .map(|thread| scope.spawn(move || one(thread)))
                 .collect();
             ready.wait();
             let mut all = Self::new(spec, clock, peer);
-            all.cpu = false;
             common.get_or_init(|| all.clone());
             go.wait();
-            std::thread::sleep(spec.warm_time());
-            let before = Cpu::read(peer)?;
-            std::thread::sleep(spec.measured_time());
-            let after = Cpu::read(peer)?;
+            // This thread sleeps: where the cores are full, it would be late to read any clock.
+            let (mut before, mut after) = (Cpu::MAX, Cpu::default());
             for thread in threads {
-                let meter = thread.join().map_err(|_| anyhow!("a sender panicked"))??;
-                all.histogram.merge(&meter.histogram);
-                all.last = all.last.max(meter.last);
+                let end = thread.join().map_err(|_| anyhow!("a sender panicked"))??;
+                let (histogram, last, started, ended) = end;
+                all.histogram.merge(&histogram);
+                all.last = all.last.max(last);
+                before = before.min(started);
+                after = after.max(ended);
             }
             let start = all.warm_end;
             all.figures(start, before, after)
