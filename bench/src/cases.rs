@@ -418,7 +418,7 @@ fn idle() -> Group {
 fn crowd() -> Group {
     let title = "One connection beside 10,000 idle ones: its round trip over that without them, both pinned to core 0";
     let mut group = Group::new("crowd", title, Measure::Crowding, true);
-    group.most = 3;
+    group.most = 6;
     let spec = Spec {
         window: 10_000,
         host_core: Some(0),
@@ -446,7 +446,8 @@ fn memcpy() -> Group {
 /// Guarded opens; `guard.rs` runs them.
 fn guarded(openers: usize) -> Group {
     const BARE: &str = "bare loop that allows all";
-    let title = format!("Open and close, {openers} openers, any core");
+    let many = if openers == 1 { "" } else { "s" };
+    let title = format!("Open and close, {openers} opener{many}, any core");
     let id = format!("guard/{openers}");
     let mut group = Group::new(&id, &title, Measure::Time, openers != 4);
     group.base = Some(BARE);

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::cases::{Measure, Role};
-use crate::ratio::{Spread, count, paired, short};
+use crate::ratio::{SURE, Spread, count, interval, paired, short};
 use crate::record::{Record, Row, Table};
 use crate::report::ratio;
-use crate::sample::{Run, Sample};
+use crate::sample::{Run, Sample, rounded};
 
 /// A goal, and what was measured of it.
 #[derive(Debug)]
@@ -38,9 +38,10 @@ impl Reached {
         let Some(spread) = self.value else {
             return "not measured";
         };
-        // The bound lies within the interval: another run may say otherwise.
+        // Where the bound lies within the interval, or that is of few values, another run may say otherwise.
         let [low, high] = [spread.low, spread.high].map(|value| self.bound.holds(value));
-        match (self.bound.holds(spread.median), low == high) {
+        let sure = low == high && interval(spread.count).1 >= SURE;
+        match (self.bound.holds(spread.median), sure) {
             (true, true) => "met",
             (true, false) => "met, not surely",
             (false, true) => "not met",
@@ -54,7 +55,9 @@ impl Reached {
             Bound::AtMost(limit, _) => ("at most", limit),
             Bound::AtLeast(limit, _) => ("at least", limit),
         };
-        let value = self.value.map(|one| json!([one.median, one.low, one.high]));
+        let value = self
+            .value
+            .map(|one| json!([one.median, one.low, one.high].map(rounded)));
         json!({ "what": self.what, "bound": kind, "limit": limit, "measured": value, "result": self.word() })
     }
 }

@@ -71,7 +71,7 @@ impl fmt::Display for Spread {
 }
 
 /// How sure an interval is to be, if there are values enough.
-const SURE: f64 = 0.95;
+pub const SURE: f64 = 0.95;
 
 /// How many of so many values are left out at each end of the interval, and how likely the true median is inside:
 /// outside, all but those few values fell on the same side of it, as coins do.

@@ -8,7 +8,7 @@ use crate::cases::{Measure, Role, Waits};
 use crate::goals;
 use crate::ratio::{Spread, count, interval, paired, short};
 use crate::record::{Record, Row, Table};
-use crate::sample::{Run, Sample};
+use crate::sample::{Run, Sample, rounded};
 
 #[cfg(test)]
 pub mod tests;
@@ -74,8 +74,8 @@ fn conditions(out: &mut String, record: &Record) {
     writeln!(
         out,
         "\nA ratio is the median of the ratios of paired repetitions. In brackets: {ends} of them, which hold the true median with a \
-         probability of {:.0} % if repetitions are independent. A star marks pairs that were not measured under the same conditions, \
-         \"of n\" a ratio with fewer pairs, whose brackets are less sure. Only what waits alike is compared: \"spins\" holds its core, \
+         probability of {:.0} % if repetitions are independent. A star marks pairs that were not measured under the same conditions. \
+         Where pairs are missing, brackets are less sure. Only what waits alike is compared: \"spins\" holds its core, \
          \"parks\" sleeps in the kernel, \"adapts\" spins where that pays off and is compared with what spins.",
         100.0 * sure
     )
@@ -127,8 +127,11 @@ fn overview(out: &mut String, record: &Record) {
                 .iter()
                 .find(|row| (row.role, short_name(&row.label), row.waits) == (role, name, waits));
             let ratio = row.and_then(|row| against(table, row).zip(Some(row)));
-            let ratio = ratio.and_then(|(ours, row)| faster(table.measure, ours, row));
-            let text = ratio.map_or_else(String::new, |ratio| ratio.to_string());
+            let ratio = ratio.and_then(|(ours, row)| {
+                let ratio = faster(table.measure, ours, row)?;
+                Some(ratio.to_string() + &of_pairs(&ratio, row))
+            });
+            let text = ratio.unwrap_or_default();
             write!(out, " {text} |").ok();
         }
         out.push('\n');
@@ -150,13 +153,14 @@ fn faster(measure: Measure, one: &Row, other: &Row) -> Option<Spread> {
 }
 
 fn times(out: &mut String, table: &Table) {
-    let last = match table.base {
-        Some(_) => "against the base",
-        None => "fltport against it",
+    // Of guarded opens only the openers' own time is known.
+    let (cpu, last) = match table.base {
+        Some(_) => ("openers' CPU us each", "against the base"),
+        None => ("CPU us each, asking + answering", "fltport against it"),
     };
     writeln!(
         out,
-        "| case | waits | p50 us | p99 us | p99.9 us | per second | CPU us each, asking + answering | {last} |"
+        "| case | waits | p50 us | p99 us | p99.9 us | per second | {cpu} | {last} |"
     )
     .ok();
     out.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n");
@@ -182,7 +186,6 @@ fn times(out: &mut String, table: &Table) {
             over(&|one| one.answering_cpu_us),
         ]
         .map(short);
-        // Of guarded opens only the openers' own time is known.
         let cpu = match table.base {
             Some(_) => asking,
             None => format!("{asking} + {answering}"),
@@ -219,7 +222,7 @@ fn values(out: &mut String, table: &Table) {
 fn comparison(table: &Table, row: &Row) -> Option<String> {
     let ours = against(table, row)?;
     let ratio = ratio(table.measure, ours, row)?;
-    let mut times = match (row.role, table.measure) {
+    let times = match (row.role, table.measure) {
         _ if table.base.is_some() => format!("{} times {}", ratio.inverse(), ours.label),
         (Role::Limit, _) => format!("takes {ratio} times as long"),
         (_, Measure::Rate) if ratio.median >= 1.0 => format!("{ratio} times as many"),
@@ -228,11 +231,15 @@ fn comparison(table: &Table, row: &Row) -> Option<String> {
         _ if ratio.median <= 1.0 => format!("{} times faster", ratio.inverse()),
         _ => format!("{ratio} times slower"),
     };
-    // Pairs that were disturbed, or failed, do not count.
-    if ratio.count < row.runs.len() {
-        write!(times, " of {}", ratio.count).ok();
+    Some(times + &of_pairs(&ratio, row))
+}
+
+/// How many pairs a ratio is of, where some were disturbed or failed.
+fn of_pairs(ratio: &Spread, row: &Row) -> String {
+    if ratio.count == row.runs.len() {
+        return String::new();
     }
-    Some(times)
+    format!(" ({} of {} pairs)", ratio.count, row.runs.len())
 }
 
 /// The row that another one is compared with: the base, or fltport's of those that wait alike. fltport's own rows are
@@ -282,6 +289,7 @@ pub fn derived(record: &Record) -> Value {
 
 fn spread(value: Option<Spread>) -> Value {
     value.map_or(Value::Null, |one| {
-        json!({ "median": one.median, "low": one.low, "high": one.high, "count": one.count, "doubtful": one.doubtful })
+        let [median, low, high] = [one.median, one.low, one.high].map(rounded);
+        json!({ "median": median, "low": low, "high": high, "count": one.count, "doubtful": one.doubtful })
     })
 }

@@ -102,7 +102,7 @@ impl Sample {
 }
 
 /// To five digits: less than any case repeats to, and short enough to be read back as the same number.
-fn rounded(value: f64) -> f64 {
+pub fn rounded(value: f64) -> f64 {
     format!("{value:.4e}").parse().unwrap_or(f64::NAN)
 }
 

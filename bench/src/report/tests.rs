@@ -79,7 +79,7 @@ fn a_disturbed_pair_does_not_count() {
     }
     let text = page(&record);
     assert!(
-        text.contains("2.00 [2.00..2.00] times faster of 6"),
+        text.contains("2.00 [2.00..2.00] times faster (6 of 7 pairs)"),
         "{text}"
     );
     assert!(text.contains("Of 28 runs, 1 were disturbed"), "{text}");

@@ -30,8 +30,10 @@ pub struct Plot {
 }
 
 const LEFT: f64 = 78.0;
-/// From the first place to the last; names stand to the right.
+/// Names stand to the right of it.
 const LENGTH: f64 = 530.0;
+/// From the ends of the axis to the first and the last place.
+const INSET: f64 = 24.0;
 const HEIGHT: f64 = 280.0;
 const HEADING: f64 = 32.0;
 /// From one name to the next.
@@ -66,7 +68,7 @@ fn one(out: &mut String, plot: &Plot, name: &str, top: f64) -> f64 {
         text(out, "label", "end", (LEFT - 8.0, y + 4.5), &plain(value));
     }
     let last = plot.places.len().saturating_sub(1).max(1) as f64;
-    let x = |place: usize| LEFT + LENGTH * (place as f64 / last);
+    let x = |place: usize| LEFT + INSET + (LENGTH - 2.0 * INSET) * (place as f64 / last);
     for (place, words) in plot.places.iter().enumerate() {
         text(out, "label", "middle", (x(place), bottom + 18.0), words);
     }
@@ -163,7 +165,7 @@ fn names(out: &mut String, mut ends: Vec<(f64, f64, &Line)>, top: f64, bottom: f
         limit = *place - LINE;
     }
     for ((x, y, line), place) in ends.into_iter().zip(places) {
-        let (class, from, to) = (line.kind.class(), x + 7.0, LEFT + LENGTH + 40.0);
+        let (class, from, to) = (line.kind.class(), x + 7.0, LEFT + LENGTH + 20.0);
         put(
             out,
             format_args!(
