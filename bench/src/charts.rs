@@ -101,7 +101,7 @@ const PICTURES: [Picture; 5] = [
         file: "opens.svg",
         title: "Opening and closing a file that is guarded",
         about: "Files of 4 KiB on a tmpfs; each opener is a thread with a file of its own, on any core.",
-        axis: "µs for an open and a close, median (less is better, logarithmic)",
+        axis: "opens and closes per second, all openers together (more is better, logarithmic)",
         form: Form::Points(&[
             ("guard/1", "1 opener"),
             ("guard/4", "4 openers"),
@@ -149,7 +149,13 @@ fn bars(record: &Record, tables: Tables, logarithmic: bool) -> Option<Body> {
             .iter()
             .filter_map(|row| bar(table, row))
             .collect();
-        bars.sort_by(|one, other| one.mark.value.total_cmp(&other.mark.value));
+        bars.sort_by(|one, other| {
+            let order = one.mark.value.total_cmp(&other.mark.value);
+            match table.measure {
+                Measure::Rate => order.reverse(),
+                _ => order,
+            }
+        });
         Some(Panel {
             heading: (*heading).to_owned(),
             bars,

@@ -139,8 +139,15 @@ pub fn short(value: f64) -> String {
         value if !value.is_finite() => "-".to_owned(),
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
+        value if value > 0.0 && value < 0.1 => format!("{value:.0$}", digits(value)),
         value => format!("{value:.2}"),
     }
+}
+
+/// Places after the point that a small value needs for two digits.
+fn digits(value: f64) -> usize {
+    let zeros = -value.log10().floor();
+    (zeros as usize + 1).clamp(2, 7)
 }
 
 /// A number of things, with its unit.
@@ -179,6 +186,10 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([0.123, 12.34, 1234.5].map(short), ["0.12", "12.3", "1234"]);
+        assert_eq!(
+            [0.0, 0.03, 0.000_123].map(short),
+            ["0.00", "0.030", "0.00012"]
+        );
         assert_eq!(
             [12.0, 17_300_000.0, 65_000.0].map(count),
             ["12", "17.3 M", "65.0 k"]

@@ -223,7 +223,10 @@ fn comparison(table: &Table, row: &Row) -> Option<String> {
     let ours = against(table, row)?;
     let ratio = ratio(table.measure, ours, row)?;
     let times = match (row.role, table.measure) {
-        _ if table.base.is_some() => format!("{} times {}", ratio.inverse(), ours.label),
+        _ if table.base.is_some() => {
+            let ratio = ratio.inverse();
+            format!("{ratio} times as many as {}", ours.label)
+        }
         (Role::Limit, _) => format!("takes {ratio} times as long"),
         (_, Measure::Rate) if ratio.median >= 1.0 => format!("{ratio} times as many"),
         (_, Measure::Rate) => format!("{} times fewer", ratio.inverse()),
