@@ -14,8 +14,8 @@ use crate::{bench, deep, house, readme};
 
 /// Run all checks a change has to pass, cheapest first
 ///
-/// Formatting, house rules, dependencies (licences, bans, sources), the engine without an operating system, clippy and
-/// the documentation. Stops at the first failure. Tests are apart: cargo test --workspace
+/// Formatting, house rules, dependencies (licences, bans, sources), the engine without an operating system, the ports on
+/// other processors, clippy and the documentation. Stops at the first failure. Tests are apart: cargo test --workspace
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Instead of these, the checks that take minutes: models in all or many orders of their threads, Miri, and the
@@ -57,7 +57,7 @@ pub(crate) struct Step {
     pub(crate) run: fn(&Path) -> anyhow::Result<()>,
 }
 
-static STEPS: [Step; 9] = [
+static STEPS: [Step; 10] = [
     Step {
         name: "format",
         run: format,
@@ -77,6 +77,10 @@ static STEPS: [Step; 9] = [
     Step {
         name: "engine without an OS",
         run: engine_without_os,
+    },
+    Step {
+        name: "ports on other processors",
+        run: ports_elsewhere,
     },
     Step {
         name: "clippy",
@@ -128,14 +132,7 @@ fn dependencies(root: &Path) -> anyhow::Result<()> {
 }
 
 fn engine_without_os(root: &Path) -> anyhow::Result<()> {
-    let mut rustc =
-        Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc")));
-    rustc
-        .current_dir(root)
-        .args(["--print", "target-libdir", "--target", BARE_TARGET]);
-    let libraries = rustc.output().context("cannot start rustc")?.stdout;
-    let installed =
-        std::str::from_utf8(&libraries).is_ok_and(|folder| Path::new(folder.trim_end()).is_dir());
+    let installed = is_installed(root, BARE_TARGET)?;
     ensure!(
         installed,
         "the target is missing: run `rustup target add {BARE_TARGET}`"
@@ -146,6 +143,35 @@ fn engine_without_os(root: &Path) -> anyhow::Result<()> {
         cargo(root).args(["check", "-p", "fltport-engine", "--target", BARE_TARGET]),
         remedy,
     )
+}
+
+/// Processors with another memory order and with another size of a pointer: a client of either may talk to a host here.
+const OTHER_TARGETS: [&str; 2] = ["aarch64-unknown-linux-gnu", "i686-unknown-linux-gnu"];
+
+/// Builds the ports for other processors, as far as their targets are there.
+fn ports_elsewhere(root: &Path) -> anyhow::Result<()> {
+    for target in OTHER_TARGETS {
+        if !is_installed(root, target)? {
+            println!("skipped: the target {target}, which `rustup target add {target}` installs");
+            continue;
+        }
+        run_to_end(
+            cargo(root).args(["check", "-p", "fltport", "--target", target]),
+            "mend the errors above; cfg for a processor belongs to the files that have its instructions",
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether the standard library for a target is there.
+fn is_installed(root: &Path, target: &str) -> anyhow::Result<bool> {
+    let mut rustc =
+        Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc")));
+    rustc
+        .current_dir(root)
+        .args(["--print", "target-libdir", "--target", target]);
+    let libraries = rustc.output().context("cannot start rustc")?.stdout;
+    Ok(std::str::from_utf8(&libraries).is_ok_and(|folder| Path::new(folder.trim_end()).is_dir()))
 }
 
 fn clippy(root: &Path) -> anyhow::Result<()> {
