@@ -8,6 +8,7 @@ use fltport_engine::limits;
 use crate::client::Client;
 use crate::error::CallError;
 use crate::message::Message;
+use crate::plane::layout;
 use crate::posted::PostedGet;
 
 /// The messages of a connection, of [`Client::messages`]. Ends when the connection does, after what was delivered before.
@@ -33,7 +34,8 @@ impl<'a> Messages<'a> {
         Self {
             client,
             ahead: ahead.clamp(1, limits::GETS_PER_CONNECTION),
-            gets: VecDeque::new(),
+            // More than these are rare, and grow it.
+            gets: VecDeque::with_capacity(ahead.clamp(1, layout::GETS)),
             over: false,
         }
     }

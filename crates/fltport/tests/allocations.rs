@@ -8,6 +8,7 @@ mod memory_count;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::child::alone;
@@ -20,6 +21,9 @@ static COUNTING: Counting = Counting;
 
 /// Rounds that are counted, of all senders together.
 const ROUNDS: usize = 10_000;
+
+/// How often they are counted at most.
+const TURNS: usize = 4;
 
 /// Rounds before that, after which all pages, buffers and lists are as long as they ever get.
 const WARM: usize = 2_000;
@@ -135,9 +139,7 @@ fn each(case: Case) {
             };
             let (count, places) = count(case);
             println!("{count} allocations in {ROUNDS} rounds of {case:?}");
-            // A receiver's long messages have a buffer that is used again. When two hold one at the same time for the first
-            // time is chance.
-            if count > case.receivers - 1 {
+            if count > 0 {
                 println!("of the first, these many come from here: {places:#?}");
                 found.push((case, count));
             }
@@ -146,13 +148,15 @@ fn each(case: Case) {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Allocations in the steady state.
+/// Allocations in the steady state: in the best of a few times so many rounds. What is made when something happens for the first
+/// time may be made at any time, such as a thread's place when it has to wait; what messages need is made each time.
 fn count(case: Case) -> (usize, BTreeMap<String, usize>) {
     let host = Host::with(Handler::default(), |builder| builder.spin(case.spins));
     let connector = host.connector().spin(case.spins);
     let client = connector.connect(NAME, b"").unwrap();
     let filter = host.log.next_port();
     let gate = Barrier::new(case.senders + 1);
+    let over = AtomicBool::new(false);
     let counted = std::thread::scope(|scope| {
         for _ in 0..case.receivers {
             scope.spawn(|| receive(&client, case));
@@ -163,18 +167,32 @@ fn count(case: Case) -> (usize, BTreeMap<String, usize>) {
                 sender.ask(WARM / case.senders);
                 gate.wait();
                 // Only now it counts.
-                gate.wait();
-                sender.ask(ROUNDS / case.senders);
-                gate.wait();
+                while !over.load(Ordering::SeqCst) {
+                    gate.wait();
+                    sender.ask(ROUNDS / case.senders);
+                    gate.wait();
+                    gate.wait();
+                }
             });
         }
         gate.wait();
-        let counted = allocations(|| {
+        let mut least = (usize::MAX, BTreeMap::new());
+        for turn in 1..=TURNS {
+            let counted = allocations(|| {
+                gate.wait();
+                gate.wait();
+            });
+            if counted.0 < least.0 {
+                least = counted;
+            }
+            over.store(least.0 == 0 || turn == TURNS, Ordering::SeqCst);
             gate.wait();
-            gate.wait();
-        });
+            if over.load(Ordering::SeqCst) {
+                break;
+            }
+        }
         filter.close();
-        counted
+        least
     });
     host.shutdown();
     counted

@@ -76,8 +76,8 @@ impl Blocks {
                 Some(index) => (index, false),
                 None if class.used < class.count => {
                     class.used += 1;
-                    // So that giving back needs nothing.
-                    class.free.reserve(class.used);
+                    // Once, so that giving back needs nothing.
+                    class.free.reserve(class.count);
                     (class.used - 1, true)
                 }
                 None => continue,

@@ -71,6 +71,9 @@ impl std::fmt::Debug for Async {
     }
 }
 
+/// Records that are made room for at a time: more than most connections ever need.
+const STEP: usize = 64;
+
 impl Waiters {
     /// Nobody; generations begin with this one.
     pub(crate) fn new(first_generation: u64) -> Self {
@@ -96,8 +99,11 @@ impl Waiters {
         if waiter >= layout::WAITERS {
             return None;
         }
-        // So that giving back needs nothing.
-        self.free.reserve(self.records.len());
+        if waiter == self.records.capacity() || waiter == 1 {
+            self.records.reserve(STEP);
+            // So that giving back needs nothing.
+            self.free.reserve(self.records.capacity());
+        }
         self.records.push(Record {
             generation: self.first_generation,
             live: true,
