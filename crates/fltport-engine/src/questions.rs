@@ -160,7 +160,11 @@ impl<B: Body, S> Questions<B, S> {
 
     /// Forgets a get whose word the link keeps, and says so to nobody.
     pub fn forget_word(&mut self, token: u64) {
-        self.gets.retain(|get| get.token != token);
+        // From the end: whoever posts one get over and over has posted few others since.
+        let index = self.gets.iter().rposition(|get| get.token == token);
+        if let Some(index) = index {
+            self.gets.remove(index);
+        }
     }
 
     /// Takes the get out that a message of `length` bytes would have, unless another sender comes first or a get has to

@@ -13,7 +13,9 @@ use crate::driver_plane::{Asked, Direct};
 use crate::error::SendError;
 use crate::slot::{News, Slot};
 
-/// An ask that is under way, of [`crate::ClientPort::begin_ask`]. Its timeout runs.
+/// An ask that is under way, of [`crate::ClientPort::begin_ask`]. Its time runs from there: a message that waits for a get is
+/// withdrawn when it is over. Once the message is delivered, the time bounds how long [`Self::wait`] waits: a reply that is there
+/// by then is taken, also a late one.
 ///
 /// Dropping it gives the ask up, as if its time had run out.
 #[derive(Debug)]

@@ -109,11 +109,11 @@ impl Connection {
         let call = match &*asked {
             Asked::Answered(_) | Asked::Yes(_, true) => return,
             Asked::Yes(call, false) => Arc::clone(call),
-            Asked::No if !self.link.carries_memory() || !self.watch() => {
-                *asked = Asked::Answered(Some(PacketsReason::Here));
-                return;
-            }
             Asked::No => {
+                if let Err(reason) = self.watch() {
+                    *asked = Asked::Answered(Some(reason));
+                    return;
+                }
                 let call = Arc::new(Call::default());
                 *asked = Asked::Yes(Arc::clone(&call), false);
                 self.unsent().push(&ToHost::Attach, Vec::new());
@@ -136,8 +136,14 @@ impl Connection {
         }
     }
 
-    fn watch(self: &Arc<Self>) -> bool {
-        sys::watch(self).is_some_and(|number| self.memory.watched.set(number).is_ok())
+    /// Makes sure that the end of the host is noticed where no packet tells of it.
+    fn watch(self: &Arc<Self>) -> Result<(), PacketsReason> {
+        if !self.link.carries_memory() {
+            return Err(PacketsReason::Here);
+        }
+        let number = sys::watch(self).map_err(|error| PacketsReason::of(&error))?;
+        self.memory.watched.set(number).ok();
+        Ok(())
     }
 
     /// The host has answered.
@@ -193,7 +199,7 @@ impl Connection {
         let most = self.max_message();
         let (host, client) = match sys::open_memory(&files, host_part(most), client_part(most)) {
             Ok(regions) => regions,
-            Err(error) => return Ok(Err(PacketsReason::System(error.kind()))),
+            Err(error) => return Ok(Err(PacketsReason::of(&error))),
         };
         let plane = ClientPlane::new(host, client, first_id, most, self.memory.spins);
         self.memory.plane.set(plane).ok();

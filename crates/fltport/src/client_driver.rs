@@ -89,6 +89,10 @@ impl Connection {
             if status != NtStatus::SUCCESS {
                 return Err(ConnectError::Refused(status));
             }
+            // No port has more: what is read of messages is held to this.
+            if max_message > limits::MESSAGE_MAX {
+                return Err(ConnectError::Disconnected);
+            }
             let books = Books::new(max_message);
             let reader = Reader {
                 buffer,
@@ -242,7 +246,7 @@ impl Connection {
     /// Keeps a message whose receiver went away for another one. That one may be reading, where only something from the
     /// host reaches it: its own get, which it needs no more, is withdrawn at once, and the host's word on it comes.
     pub(crate) fn keep(&self, message: Delivered) {
-        self.start(|books| {
+        self.begin(|books| {
             if let Some(get) = books.place(message) {
                 books.withdraw(get);
             }

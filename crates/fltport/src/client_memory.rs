@@ -25,7 +25,9 @@ use crate::sys::Attachment;
 impl Connection {
     /// A message came by a frame for a get in memory.
     pub(crate) fn mail_message(&self, get: u64, message: Delivered) -> Result<(), Violation> {
-        self.mail(get, |mail| mail.messages.insert(get, message).is_none())
+        self.mail(get, false, |mail| {
+            mail.messages.insert(get, message).is_none()
+        })
     }
 
     /// Open files came for gets in memory, whose numbers these bytes are.
@@ -39,7 +41,7 @@ impl Connection {
                 .try_into()
                 .map_err(|_| Violation("half the number of a get"))?;
             let get = u64::from_ne_bytes(get);
-            self.mail(get, |mail| mail.files.insert(get, file).is_none())?;
+            self.mail(get, true, |mail| mail.files.insert(get, file).is_none())?;
         }
         Ok(())
     }
@@ -53,10 +55,15 @@ impl Connection {
         Ok(())
     }
 
-    fn mail(&self, get: u64, put: impl FnOnce(&mut Mail) -> bool) -> Result<(), Violation> {
+    fn mail(
+        &self,
+        get: u64,
+        file: bool,
+        put: impl FnOnce(&mut Mail) -> bool,
+    ) -> Result<(), Violation> {
         let plane = self.memory.plane.get();
         let mut books = self.books();
-        if !plane.is_some_and(|plane| plane.knows(get)) || !put(&mut books.mail) {
+        if !plane.is_some_and(|plane| plane.awaits(get, file)) || !put(&mut books.mail) {
             return Err(Violation("something for a get that does not wait for it"));
         }
         books.arrived(get);
@@ -158,7 +165,12 @@ impl Connection {
             ended = match plane.wait(slot, until) {
                 Woken::Over => self.take_slot(slot, size, deadline),
                 Woken::Late if until != deadline => None,
-                Woken::Nudged | Woken::Ended => self.look_around(slot, size, deadline),
+                Woken::Nudged | Woken::Ended => {
+                    if plane.take_read() {
+                        self.pump();
+                    }
+                    self.look_around(slot, size, deadline)
+                }
                 Woken::Late => return self.look_around(slot, size, deadline),
             };
         }
@@ -215,7 +227,7 @@ impl Connection {
             } => {
                 let attachment = file.then(|| self.await_file(get, deadline)).flatten();
                 if file {
-                    plane.free(slot);
+                    self.free(plane, slot);
                 }
                 if file && attachment.is_none() {
                     // The host has died in between: it is as if it had done so before.
@@ -231,7 +243,7 @@ impl Connection {
             }
             Taken::ByFrame => {
                 let ended = self.await_message(get, deadline);
-                plane.free(slot);
+                self.free(plane, slot);
                 ended
             }
             Taken::TooSmall(needed) => Ended::Done {
@@ -365,6 +377,19 @@ impl Connection {
         if self.flush() {
             self.flush_later();
         }
+    }
+
+    /// Nothing more comes for this get, and what a host has sent all the same is dropped.
+    fn free(&self, plane: &ClientPlane, slot: Slot) {
+        plane.free(slot);
+        let get = ClientPlane::token(slot);
+        let mut books = self.books();
+        let more = (
+            books.mail.files.remove(&get),
+            books.mail.messages.remove(&get),
+        );
+        drop(books);
+        drop(more);
     }
 
     fn await_file(&self, get: u64, deadline: Option<Instant>) -> Option<Attachment> {

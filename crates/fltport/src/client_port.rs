@@ -112,7 +112,7 @@ impl ClientPort {
     /// nothing is buffered on the way.
     ///
     /// # Errors
-    /// [`SendError`]; after a timeout the client will never see the message.
+    /// [`SendError`]; after a timeout no get of the client ends with the message.
     ///
     /// # References
     /// `FltSendMessage` without a reply buffer.

@@ -152,7 +152,8 @@ impl Core {
         let Inner { engine, plane, .. } = &mut *inner;
         let key = if plane.on().is_some_and(|plane| !plane.has_room(engine)) {
             let status = NtStatus::INSUFFICIENT_RESOURCES;
-            drop(inner);
+            // What was taken out of the ring meanwhile may make room.
+            self.settle(inner);
             let outcome = Outcome::Refused(status);
             self.tell(Output::Finished { sender, outcome });
             SendKey(0)
@@ -574,6 +575,9 @@ impl Inner {
     pub(crate) fn send(&mut self, frame: &ToClient, bytes: Vec<u8>, files: Vec<Arc<Attachment>>) {
         if !self.outbox.send(frame, bytes, files) {
             self.engine.handle_blocked();
+            if let Some(plane) = self.plane.on() {
+                plane.memory.ask_to_read();
+            }
         }
     }
 }

@@ -166,9 +166,12 @@ impl Core {
             let published = memory.publish(&reserved, bytes, limit.hint(), file.is_some());
             let Published::Delivered { awake, bell } = published else {
                 inner = self.lock();
-                if let Some(plane) = inner.plane.on() {
-                    plane.counters.delivered -= 1;
-                    plane.undo(reserved);
+                match inner.plane.on() {
+                    Some(plane) => {
+                        plane.counters.delivered -= 1;
+                        plane.undo(reserved);
+                    }
+                    None => inner.past.delivered -= 1,
                 }
                 continue;
             };
@@ -226,15 +229,17 @@ impl Core {
         if end == End::TimedOut && memory.quits.leave(ticket.waiter, Quit::TimedOut) {
             return Outcome::TimedOut { delivered: true };
         }
+        if end == End::Lie {
+            // Before its waiter can be another's: somebody may still write there.
+            self.handle_peer_closed();
+        }
         let late = u64::from(end == End::TimedOut);
         self.release(ticket, |counters| counters.timed_out += late);
         match end {
             End::TimedOut => Outcome::TimedOut { delivered: true },
-            End::Lie => {
-                self.handle_peer_closed();
+            End::Lie | End::Disconnected | End::Replied => {
                 Outcome::Disconnected { delivered: true }
             }
-            End::Disconnected | End::Replied => Outcome::Disconnected { delivered: true },
         }
     }
 
@@ -365,11 +370,15 @@ impl Core {
             past,
             ..
         } = &mut *inner;
-        let mut more = (0, *past);
+        let mut more = (0, Counters::default());
         if let Some(plane) = plane.on() {
             plane.prune(engine);
             plane.take_all_back();
             more = (plane.waiters.live_count(), plane.counters());
+        } else if let Some(memory) = self.memory() {
+            // Senders that had not looked yet when the memory ended.
+            memory.quits.take_all(past);
+            more.1 = *past;
         }
         let (waiting, outstanding) = engine.pending();
         let mut counters = engine.counters();

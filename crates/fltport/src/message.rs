@@ -113,8 +113,9 @@ impl Message {
         self.attachment.take()
     }
 
-    /// Replies with `STATUS_SUCCESS` and `payload`. Blocks until the host has matched the reply with its sender: after
-    /// `Ok` the sender has the reply, whatever happens next.
+    /// Replies with `STATUS_SUCCESS` and `payload`. After `Ok` the reply is its sender's, whatever happens next but the death of
+    /// the filter's process. Through memory this blocks for nothing; as a packet until the host has matched the reply with its
+    /// sender.
     ///
     /// # Errors
     /// [`CallError::NoWaiter`] if the sender has given up, [`CallError::ReplyTooLong`] if the payload was cut (the message

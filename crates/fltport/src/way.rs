@@ -24,12 +24,21 @@ pub enum PacketsReason {
     Filter,
     /// The filter's memory is of another version than this side knows.
     Version,
-    /// The descriptors of the memory found no room in this process: raise its limit (`RLIMIT_NOFILE`).
+    /// This process has no room for the descriptors that the memory takes: raise its limit (`RLIMIT_NOFILE`).
     NoDescriptors,
-    /// Both ends are in one process, or this system cannot tell that the filter's process has died.
+    /// Both ends are in one process.
     Here,
-    /// The memory could not be mapped here.
+    /// The system gave no mapping, or nothing to notice the end of the filter's process by.
     System(io::ErrorKind),
+}
+
+impl PacketsReason {
+    pub(crate) fn of(error: &io::Error) -> Self {
+        if crate::sys::lacks_descriptors(error) {
+            return Self::NoDescriptors;
+        }
+        Self::System(error.kind())
+    }
 }
 
 impl fmt::Display for Way {
@@ -48,10 +57,8 @@ impl fmt::Display for PacketsReason {
             Self::Filter => f.write_str("the filter gives no memory"),
             Self::Version => f.write_str("the filter's memory is of another version"),
             Self::NoDescriptors => f.write_str("no descriptors are left in this process"),
-            Self::Here => {
-                f.write_str("there is no other process, or its death could not be noticed")
-            }
-            Self::System(kind) => write!(f, "the memory cannot be mapped here ({kind})"),
+            Self::Here => f.write_str("both ends are in one process"),
+            Self::System(kind) => write!(f, "this system has no room for the memory ({kind})"),
         }
     }
 }

@@ -24,6 +24,7 @@ fn the_test_file_is_denied_by_name_and_another_is_allowed() {
     });
     let expected = Summary {
         answered: 3,
+        packets: Some(fltport::PacketsReason::Here),
         ..Summary::default()
     };
     assert_eq!(summary, expected);
@@ -72,7 +73,7 @@ fn a_slow_scan_is_answered_before_its_asker_gives_up() {
         answered: 2,
         unheard: 0,
         cut_short: 1,
-        packets: None,
+        packets: Some(fltport::PacketsReason::Here),
     };
     assert_eq!(summary, expected);
 }

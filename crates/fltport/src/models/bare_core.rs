@@ -241,7 +241,15 @@ fn use_shared_words(host: &Region, client: &Region) {
         let record = Record::of(get);
         (record.ready()..record.payload() + 8).step_by(8)
     };
-    let control = [h::ENDED, h::KICK, h::HEAD, h::HOME, h::CORE, h::PACE];
+    let control = [
+        h::ENDED,
+        h::READ,
+        h::KICK,
+        h::HEAD,
+        h::HOME,
+        h::CORE,
+        h::PACE,
+    ];
     for offset in control.into_iter().chain(record(0)).chain(record(1)) {
         host.load(offset, Ordering::Relaxed);
     }

@@ -27,6 +27,10 @@ pub(crate) struct ClientPlane {
     closed: AtomicU64,
     /// The wish for a kick that was fulfilled last.
     kicked: AtomicU64,
+    /// The wish for somebody who reads the socket that was seen last.
+    read: AtomicU64,
+    /// Changes when the threads of this side are to look around. No host sees it, so none can keep them asleep.
+    life: AtomicU64,
     /// The posting of each get that is over, with nothing more to come: that one is free. Nobody's but this side's, so that
     /// nobody waits for it.
     free: [AtomicU64; layout::GETS],
@@ -143,6 +147,8 @@ impl ClientPlane {
             first_id,
             closed: AtomicU64::new(0),
             kicked: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            life: AtomicU64::new(0),
             free: std::array::from_fn(|_| AtomicU64::new(0)),
             next_entry: AtomicU64::new(0),
             max_message: usize::try_from(max_message).unwrap_or(0),
@@ -185,14 +191,25 @@ impl ClientPlane {
         layout::get_token(slot.get, slot.generation)
     }
 
-    /// Whether this is the number of a get that may be over and not taken, or taken last at its place.
-    pub(crate) fn knows(&self, token: u64) -> bool {
+    /// Whether the get of this number is over, was not taken, and its message comes by a frame, or with an open file.
+    pub(crate) fn awaits(&self, token: u64, file: bool) -> bool {
         let Some(get) = layout::get_of(token) else {
             return false;
         };
         let state = self.state();
         let generation = state.generations.get(get).copied().unwrap_or(0);
-        generation != 0 && layout::get_token(get, generation) == token
+        let slot = Slot { get, generation };
+        if layout::get_token(get, generation) != token || self.is_free(&state, get) {
+            return false;
+        }
+        let place = self.host.load(Record::of(get).place(), Ordering::Relaxed);
+        let place = Place::from_bits(place);
+        self.is_assigned(slot)
+            && if file {
+                place.file
+            } else {
+                place.at == At::Frame
+            }
     }
 
     /// Waits until the get is over, or `deadline`.
@@ -205,6 +222,7 @@ impl ClientPlane {
             self.host.word(host_word::CORE),
         );
         loop {
+            let life = self.life.load(Ordering::Acquire);
             let bits = word.load(Ordering::Acquire);
             let Some(now) =
                 Word::<Get>::from_bits(bits).filter(|w| w.generation == slot.generation)
@@ -216,6 +234,9 @@ impl ClientPlane {
             }
             if self.has_ended() {
                 return Woken::Ended;
+            }
+            if self.is_to_read() {
+                return Woken::Nudged;
             }
             if now.nudged {
                 let clear = Word {
@@ -244,8 +265,9 @@ impl ClientPlane {
                     .compare_exchange(bits, asleep.bits(), Ordering::SeqCst, Ordering::Relaxed)
                     .is_ok();
             // The end is looked for once more after the mark, as the host looks for marks after the end.
-            if marked && !self.has_ended() {
-                futex::sleep(word, layout::low(asleep.bits()), left);
+            if marked && !self.has_ended() && !self.is_to_read() {
+                let shared = (word, layout::low(asleep.bits()));
+                futex::sleep_either(shared, (&self.life, layout::low(life)), left);
             }
         }
     }
@@ -409,6 +431,20 @@ impl ClientPlane {
             futex::wake(word, 1);
         }
         drop(state);
+        // Whom the host has moved away from there.
+        self.life.fetch_add(1, Ordering::Release);
+        futex::wake_own(&self.life);
+    }
+
+    /// Whether the host waits for somebody to read the socket.
+    fn is_to_read(&self) -> bool {
+        self.host.load(host_word::READ, Ordering::SeqCst) != self.read.load(Ordering::Relaxed)
+    }
+
+    /// Whether this thread is to read the socket: one does for all.
+    pub(crate) fn take_read(&self) -> bool {
+        let wish = self.host.load(host_word::READ, Ordering::SeqCst);
+        self.read.swap(wish, Ordering::AcqRel) != wish
     }
 
     /// Whether either side has ended the connection.

@@ -146,11 +146,18 @@ impl HostPlane {
         let Some(ticket) = self.waiters.of_id(id) else {
             return Ok(late);
         };
-        // Before the word says so: its sender looks here when it does.
-        if !self.memory.framed.put(id, status, body.bytes) {
+        // A client that has changed its word back has replied all the same.
+        if self.memory.framed.has(id) {
             return Ok(late);
         }
-        if !self.memory.finish_reply(&ticket) {
+        // As whoever replies in memory does: first it is claimed, then it is there, then the word says so.
+        if !self.memory.step_reply(&ticket, WaiterStep::Claim) {
+            return Ok(late);
+        }
+        let mut bytes = body.bytes;
+        bytes.truncate(usize::try_from(ticket.capacity).unwrap_or(usize::MAX));
+        self.memory.framed.put(id, (status, length, bytes));
+        if !self.memory.step_reply(&ticket, WaiterStep::Finish) {
             self.memory.framed.take(id);
             return Ok(late);
         }

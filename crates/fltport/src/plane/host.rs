@@ -380,11 +380,11 @@ impl HostPlane {
 
     /// Takes a waiter back that its sender has left without the lock. `false`: it has not.
     fn take_back(&mut self, waiter: usize) -> bool {
-        match self.memory.quits.take(waiter) {
-            Quit::No => return false,
-            Quit::Replied => self.counters.replied += 1,
-            Quit::TimedOut => self.counters.timed_out += 1,
+        let quit = self.memory.quits.take(waiter);
+        if quit == Quit::No {
+            return false;
         }
+        quit.count(&mut self.counters);
         if let Some(ticket) = self.waiters.in_use(waiter) {
             self.release(ticket);
         }

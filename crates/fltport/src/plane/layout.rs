@@ -34,6 +34,8 @@ const PAGE: usize = 4096;
 pub(crate) mod host_word {
     /// 0 while the connection lives.
     pub(crate) const ENDED: usize = 0;
+    /// Changes when the host cannot send for want of somebody who reads the socket.
+    pub(crate) const READ: usize = 8;
     /// Not 0: the host wants a kick for what is put in the ring, once for each value.
     pub(crate) const KICK: usize = 64;
     /// Entries of the ring that the host has taken.
@@ -519,6 +521,7 @@ mod tests {
         let ends = |from: usize, length: usize| (from, from + length);
         let host = [
             ends(host_word::ENDED, 8),
+            ends(host_word::READ, 8),
             ends(host_word::KICK, 8),
             ends(host_word::HEAD, 8),
             ends(host_word::PACE, 8),
@@ -528,6 +531,7 @@ mod tests {
         ];
         let client = [
             ends(client_word::PACE, 8),
+            ends(client_word::LATE, 8),
             ends(client_word::RING, RING_BYTES),
             ends(get_word(0), 64),
             ends(get_word(63), 64),

@@ -3,9 +3,12 @@
 use fltport_engine::exchange::{self, Get, GetStep, Waiter};
 
 use super::host::{Published, Reserved};
-use super::layout::{self, At, Place, Record, Word};
+use super::layout::{self, At, Place, Record, Word, host_word};
 use super::waiting::{Memory, Ticket};
 use crate::sync::{AtomicU64, Ordering, futex};
+
+/// How often a word is tried that changes meanwhile.
+const TRIES: usize = 8;
 
 impl Memory {
     /// Writes what the client has to know of a waiter, before it can know of the message.
@@ -100,6 +103,35 @@ impl Memory {
             match word.compare_exchange(bits, next.bits(), Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return futex::wake(word, 1),
                 Err(other) => bits = other,
+            }
+        }
+    }
+
+    /// Has the client read its socket, where all of its threads may sleep in memory: frames wait for that, and until they have
+    /// left, nothing of that client's is read.
+    pub(crate) fn ask_to_read(&self) {
+        let read = self.host.word(host_word::READ);
+        let wish = read.load(Ordering::Relaxed).wrapping_add(1);
+        // Sequentially consistent, as the end of a connection: whoever is about to sleep sees it, or its mark is seen here.
+        read.store(wish, Ordering::SeqCst);
+        for get in 0..layout::GETS {
+            let word = self.get_word(get);
+            let mut bits = word.load(Ordering::SeqCst);
+            // A client that changes it all the time does not sleep.
+            for _ in 0..TRIES {
+                let now = Word::<Get>::from_bits(bits).filter(|w| w.state == Get::Posted);
+                let Some(now) = now else { break };
+                let next = Word {
+                    nudged: true,
+                    ..now
+                };
+                match word.compare_exchange(bits, next.bits(), Ordering::SeqCst, Ordering::SeqCst) {
+                    Ok(_) => {
+                        futex::wake(word, 1);
+                        break;
+                    }
+                    Err(other) => bits = other,
+                }
             }
         }
     }

@@ -30,6 +30,10 @@ impl ClientPlane {
 
     /// Replies to a message.
     pub(crate) fn reply(&self, id: u64, status: NtStatus, payload: &[u8]) -> Replied {
+        // Nobody may take it any more, whatever the word of a host that was killed says.
+        if self.has_ended() {
+            return Replied::Done(NtStatus::PORT_DISCONNECTED, Tell::Nothing);
+        }
         let Some((waiter, word, bits, now)) = self.waiting(id) else {
             return Replied::Done(self.too_late(), Tell::Nothing);
         };
@@ -62,7 +66,7 @@ impl ClientPlane {
         self.client
             .store(layout::reply_head(waiter), head, Ordering::Relaxed);
         let Some(tell) = self.finish(waiter, word, claimed) else {
-            return Replied::Done(NtStatus::PORT_DISCONNECTED, Tell::Nothing);
+            return Replied::Done(self.too_late(), Tell::Nothing);
         };
         if let Some(pace) = self.pace.end() {
             self.client

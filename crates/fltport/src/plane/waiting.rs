@@ -4,12 +4,12 @@
 //! its deadline or when the connection ends, unless it was claimed. Anything else in the word is a lie.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Place;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use fltport_engine::exchange::{self, Waiter, WaiterStep};
 use fltport_engine::output::Outcome;
+use fltport_engine::questions::Counters;
 use fltport_engine::{Deadline, NtStatus, limits};
 
 use super::blocks::Block;
@@ -51,8 +51,11 @@ pub(crate) struct Quits {
 pub(crate) struct Framed {
     /// How many there are, to be looked at without the lock: mostly none.
     count: AtomicU64,
-    replies: Mutex<BTreeMap<u64, (NtStatus, Vec<u8>)>>,
+    replies: Mutex<BTreeMap<u64, FramedReply>>,
 }
+
+/// Its status, how long it was, and as many of its bytes as its sender takes.
+pub(crate) type FramedReply = (NtStatus, u32, Vec<u8>);
 
 /// How a waiter was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,16 @@ pub(crate) enum Quit {
     No,
     Replied,
     TimedOut,
+}
+
+impl Quit {
+    pub(crate) const fn count(self, counters: &mut Counters) {
+        match self {
+            Self::No => {}
+            Self::Replied => counters.replied += 1,
+            Self::TimedOut => counters.timed_out += 1,
+        }
+    }
 }
 
 impl Quits {
@@ -86,6 +99,11 @@ impl Quits {
         quit
     }
 
+    /// Forgets and counts how all waiters were left.
+    pub(crate) fn take_all(&self, counters: &mut Counters) {
+        (0..Self::COUNT).for_each(|waiter| self.take(waiter).count(counters));
+    }
+
     /// Leaves a waiter; `false`: that needs the lock.
     pub(crate) fn leave(&self, waiter: usize, quit: Quit) -> bool {
         let Some(left) = self.left.get(waiter) else {
@@ -109,20 +127,20 @@ impl Framed {
         }
     }
 
-    /// Keeps the reply to the message of this number, before its waiter's word says that there is one. `false`: there is
-    /// one already.
-    pub(crate) fn put(&self, id: u64, status: NtStatus, bytes: Vec<u8>) -> bool {
-        let mut replies = self.lock();
-        let Place::Vacant(place) = replies.entry(id) else {
-            return false;
-        };
-        place.insert((status, bytes));
-        self.count.fetch_add(1, Ordering::Release);
-        true
+    /// Keeps the reply to the message of this number, before its waiter's word says that there is one.
+    pub(crate) fn put(&self, id: u64, reply: FramedReply) {
+        if self.lock().insert(id, reply).is_none() {
+            self.count.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether a reply to the message of this number came by a frame and was not taken.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.count.load(Ordering::Acquire) != 0 && self.lock().contains_key(&id)
     }
 
     /// The reply to the message of this number, if it came by a frame.
-    pub(crate) fn take(&self, id: u64) -> Option<(NtStatus, Vec<u8>)> {
+    pub(crate) fn take(&self, id: u64) -> Option<FramedReply> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -131,7 +149,7 @@ impl Framed {
         Some(reply)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (NtStatus, Vec<u8>)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, FramedReply>> {
         self.replies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -171,8 +189,7 @@ pub(crate) struct Read {
 
 impl Read {
     /// Of a reply that came by a frame.
-    pub(crate) fn framed(capacity: u32, length: usize, status: NtStatus) -> Self {
-        let length = u32::try_from(length).unwrap_or(u32::MAX);
+    fn framed(capacity: u32, length: u32, status: NtStatus) -> Self {
         let settled = exchange::settle(capacity, length, status);
         Self {
             status: settled.sender,
@@ -389,20 +406,17 @@ impl Memory {
             .is_some_and(|w| w.generation == ticket.generation && w.state == Waiter::Replied)
     }
 
-    /// Marks a reply as complete that came another way. Whoever claimed it may have been the client, or nobody.
-    pub(crate) fn finish_reply(&self, ticket: &Ticket) -> bool {
+    /// Takes a step of a replier with a waiter, for a reply that came by a frame. `false`: another has taken it, or it was given
+    /// up.
+    pub(crate) fn step_reply(&self, ticket: &Ticket, step: WaiterStep) -> bool {
         let word = self.client.word(layout::waiter_word(ticket.waiter));
         let mut bits = word.load(Ordering::Acquire);
         loop {
             let now = Word::<Waiter>::from_bits(bits).filter(|w| w.generation == ticket.generation);
-            let claimed = now.and_then(|now| match now.state {
-                Waiter::Waiting => now.after(WaiterStep::Claim),
-                _ => Some(now),
-            });
-            let Some(done) = claimed.and_then(|claimed| claimed.after(WaiterStep::Finish)) else {
+            let Some(next) = now.and_then(|now| now.after(step)) else {
                 return false;
             };
-            match word.compare_exchange(bits, done.bits(), Ordering::SeqCst, Ordering::Acquire) {
+            match word.compare_exchange(bits, next.bits(), Ordering::SeqCst, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(other) => bits = other,
             }
@@ -418,8 +432,8 @@ impl Memory {
         bytes: &mut Vec<u8>,
         into: Option<&mut [u8]>,
     ) -> Option<Read> {
-        if let Some((status, came)) = self.framed.take(ticket.id()) {
-            let read = Read::framed(ticket.capacity, came.len(), status);
+        if let Some((status, length, came)) = self.framed.take(ticket.id()) {
+            let read = Read::framed(ticket.capacity, length, status);
             *bytes = came;
             return Some(read);
         }

@@ -27,11 +27,6 @@ shuttle::lazy_static! {
     static ref SLEEPERS: Mutex<Vec<Sleeper>> = Mutex::default();
 }
 
-/// Sleeps until `word`'s lower half is not `low`, somebody wakes it, or `limit`.
-pub(crate) fn sleep(word: &AtomicU64, low: u32, limit: Option<Duration>) {
-    sleep_on([(word, low); 2], limit);
-}
-
 /// Sleeps until one of two words is not as expected, or somebody wakes one, or `limit`.
 pub(crate) fn sleep_either(
     shared: (&AtomicU64, u32),

@@ -14,6 +14,7 @@
 //! | `fill_memory` | makes pages of them be there, or says that there is no room |
 //! | `futex` | sleeping on a word, and waking who sleeps there |
 //! | `watch` | has a client told of its host's death, where no packet would |
+//! | `lacks_descriptors` | whether that was why something failed |
 //! | `flush_later` | sends what a client could not send when its host takes it |
 //! | `monotonic_nanos`, `coarse_nanos` | the clock that both sides have, and its last tick |
 //! | `only_core` | the only core that this process may use, if there is only one |

@@ -36,8 +36,12 @@ pub(crate) const fn host_uid() -> u32 {
 }
 
 /// Nobody notices a host's death but by its packets, of which there are none.
-pub(crate) const fn watch(_: &Arc<Connection>) -> Option<u64> {
-    None
+pub(crate) fn watch(_: &Arc<Connection>) -> std::io::Result<u64> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) const fn lacks_descriptors(_: &std::io::Error) -> bool {
+    false
 }
 
 /// There is nobody to do that, and no memory for which it would be needed.

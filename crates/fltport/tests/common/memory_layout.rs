@@ -11,6 +11,7 @@ pub(crate) const RING: u64 = 256;
 
 /// The host's control words.
 pub(crate) const ENDED: usize = 0;
+pub(crate) const READ: usize = 8;
 pub(crate) const KICK: usize = 64;
 pub(crate) const HEAD: usize = 128;
 pub(crate) const HOST_PACE: usize = 192;

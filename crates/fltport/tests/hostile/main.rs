@@ -14,6 +14,7 @@ mod files;
 mod flood;
 mod liar;
 mod memory;
+mod memory_answers;
 mod memory_endings;
 mod memory_flips;
 mod memory_frames;

@@ -13,7 +13,7 @@ use super::common::raw::Raw;
 use super::common::{Handler, Host, LIMIT, until, watchdog};
 
 /// A client with memory, and the filter's end of its connection.
-fn connected() -> (Host, Memory, ClientPort) {
+pub(crate) fn connected() -> (Host, Memory, ClientPort) {
     let host = Host::with(Handler::default(), |builder| builder);
     let memory = Memory::of(Raw::greeted(&host)).unwrap();
     let filter = host.log.next_port();

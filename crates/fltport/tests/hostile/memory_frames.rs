@@ -132,8 +132,15 @@ pub(crate) const STORIES: &[Story] = &[
                         assert_eq!(frame_reply(&memory, wrong), NO_WAITER, "{round}");
                     }
                 }
-                assert_eq!(frame_reply(&memory, id), NtStatus::SUCCESS);
-                assert_eq!(memory.answers(vec![1]).unwrap(), ["by a frame"]);
+                if claimed {
+                    // Whoever has claimed it writes it.
+                    assert_eq!(frame_reply(&memory, id), NO_WAITER);
+                    assert!(memory.finish(id, b"in memory"));
+                } else {
+                    assert_eq!(frame_reply(&memory, id), NtStatus::SUCCESS);
+                }
+                let answer = if claimed { "in memory" } else { "by a frame" };
+                assert_eq!(memory.answers(vec![1]).unwrap(), [answer]);
                 assert_eq!(frame_reply(&memory, id), NO_WAITER);
                 assert!(!memory.reply(id, b"again"));
             }
@@ -155,10 +162,11 @@ pub(crate) const STORIES: &[Story] = &[
             let claimed = round % 4 < 2 && memory.claim(id);
             assert!(memory.raw.frame(&frame, b"by a frame"));
             let here = (claimed || memory.claim(id)) && memory.finish(id, b"in memory");
-            let told = told(&memory, 1, 1);
-            // One of the two has it.
-            let there = told == [NtStatus::SUCCESS];
-            assert!(here != there, "{here} {there}");
+            let (told, answers) = told(&memory, 1, 1);
+            // One of the two has it, and the sender has that one's.
+            let expected = if here { "in memory" } else { "by a frame" };
+            assert_eq!(here, told == [NO_WAITER]);
+            assert_eq!(answers, [expected]);
         }
         vec![memory.raw]
     }),
@@ -184,7 +192,7 @@ pub(crate) const STORIES: &[Story] = &[
                 for id in [other, id] {
                     assert!(memory.raw.frame(&reply_frame(id), b"by a frame"));
                 }
-                assert_eq!(told(&memory, 2, 2), [NtStatus::SUCCESS; 2]);
+                assert_eq!(told(&memory, 2, 2).0, [NtStatus::SUCCESS; 2]);
             }
         }
         vec![memory.raw]
@@ -226,16 +234,19 @@ fn frame_reply(memory: &Memory, id: u64) -> NtStatus {
 }
 
 /// What the host says to so many replies, while it answers so many requests.
-fn told(memory: &Memory, replies: usize, mut requests: usize) -> Vec<NtStatus> {
-    let mut told = Vec::new();
-    while told.len() < replies || requests > 0 {
-        match memory.raw.answer().expect("it lives") {
-            ToClient::ReplyDone { status, .. } => told.push(status),
-            ToClient::RequestDone { .. } => requests -= 1,
+fn told(memory: &Memory, replies: usize, requests: usize) -> (Vec<NtStatus>, Vec<String>) {
+    let (mut told, mut answers) = (Vec::new(), Vec::new());
+    while told.len() < replies || answers.len() < requests {
+        let packet = memory.raw.packet().expect("it lives");
+        match ToClient::parse(&packet).unwrap() {
+            (ToClient::ReplyDone { status, .. }, _) => told.push(status),
+            (ToClient::RequestDone { .. }, text) => {
+                answers.push(String::from_utf8_lossy(text).into_owned());
+            }
             _ => {}
         }
     }
-    told
+    (told, answers)
 }
 
 /// Why there is no memory.

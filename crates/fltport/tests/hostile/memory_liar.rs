@@ -228,7 +228,7 @@ pub(crate) fn give(raw: &Raw, layout: u32, first_id: u64, files: &[OwnedFd]) {
     }
 }
 
-const fn message(get: u64, length: u32) -> ToClient {
+pub(crate) const fn message(get: u64, length: u32) -> ToClient {
     ToClient::Message {
         get,
         header: MessageHeader::new(0, 0),

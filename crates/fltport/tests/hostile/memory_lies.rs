@@ -19,8 +19,8 @@ pub(crate) struct Liar {
     pub(crate) raw: Raw,
     pub(crate) host: Map,
     pub(crate) client: Map,
-    get: usize,
-    generation: u64,
+    pub(crate) get: usize,
+    pub(crate) generation: u64,
 }
 
 impl Liar {

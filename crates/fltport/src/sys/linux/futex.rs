@@ -51,8 +51,10 @@ pub(crate) fn sleep_either(
         ) {
             return;
         }
-        // Others mean that the system has no such call, or that somebody keeps this process from it: to try again and again would be to wait awake.
-        MISSING.store(1, Ordering::Relaxed);
+        // The system has no such call, or somebody keeps this process from it: to try again and again would be to wait awake.
+        if matches!(result, Err(Errno::NOSYS | Errno::PERM | Errno::INVAL)) {
+            MISSING.store(1, Ordering::Relaxed);
+        }
     }
     // Before Linux 5.16, or under a filter that does not know the call: short sleeps on the one, looks at the other.
     let limit = limit.map_or(SLICE, |limit| limit.min(SLICE));

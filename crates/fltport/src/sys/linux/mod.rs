@@ -112,3 +112,12 @@ impl Bell {
         std::os::fd::AsFd::as_fd(&self.0)
     }
 }
+
+/// Whether what failed did so because this process, or the system, has no room for another descriptor.
+pub(crate) fn lacks_descriptors(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}

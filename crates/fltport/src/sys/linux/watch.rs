@@ -29,15 +29,19 @@ struct Connections {
 
 static WATCHER: Mutex<Option<Arc<Watcher>>> = Mutex::new(None);
 
-/// Has a connection told when its host hangs up. Its number here, or `None` where that is not possible.
-pub(crate) fn watch(connection: &Arc<Connection>) -> Option<u64> {
+/// Has a connection told when its host hangs up. Gives its number here.
+///
+/// # Errors
+/// The system's: no descriptor or no thread is left.
+pub(crate) fn watch(connection: &Arc<Connection>) -> io::Result<u64> {
     let mut watcher = watcher();
-    // One that could not be started is tried again for the next connection: what it needs may be there by then.
-    if watcher.is_none() {
-        *watcher = Watcher::start().ok();
-    }
-    let watcher = watcher.clone()?;
-    watcher.add(connection).ok()
+    let started = match &*watcher {
+        Some(started) => Arc::clone(started),
+        // One that could not be started is tried again for the next connection: what it needs may be there by then.
+        None => Arc::clone(watcher.insert(Watcher::start()?)),
+    };
+    drop(watcher);
+    started.add(connection)
 }
 
 /// Has what a connection could not send leave when its host's socket takes it, whatever its threads do.
@@ -116,12 +120,11 @@ impl Watcher {
         if !is_writable {
             return connection.handle_hang_up();
         }
-        let more = if connection.flush() {
-            EventFlags::OUT
-        } else {
-            EventFlags::empty()
-        };
-        self.look_for(&connection, number, more);
+        // First, so that the wish of whoever finds the socket full from here on is not taken back.
+        self.look_for(&connection, number, EventFlags::empty());
+        if connection.flush() {
+            self.look_for(&connection, number, EventFlags::OUT);
+        }
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
