@@ -129,9 +129,9 @@ impl Framed {
 
     /// Keeps the reply to the message of this number, before its waiter's word says that there is one.
     pub(crate) fn put(&self, id: u64, reply: FramedReply) {
-        if self.lock().insert(id, reply).is_none() {
-            self.count.fetch_add(1, Ordering::Release);
-        }
+        let mut replies = self.lock();
+        replies.insert(id, reply);
+        self.note(&replies);
     }
 
     /// Whether a reply to the message of this number came by a frame and was not taken.
@@ -144,9 +144,15 @@ impl Framed {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let reply = self.lock().remove(&id)?;
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let mut replies = self.lock();
+        let reply = replies.remove(&id)?;
+        self.note(&replies);
         Some(reply)
+    }
+
+    fn note(&self, replies: &BTreeMap<u64, FramedReply>) {
+        let count = u64::try_from(replies.len()).unwrap_or(u64::MAX);
+        self.count.store(count, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, FramedReply>> {
