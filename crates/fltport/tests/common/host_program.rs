@@ -77,7 +77,7 @@ pub(crate) fn play(told: &[String]) {
     }));
     let before = look(std::process::id());
     let port = ServerPort::builder(NAME)
-        .shared_memory(true)
+        .shared_memory(option("packets").is_none())
         .directory(&told[0])
         .access(Access::everyone())
         .max_connections(most)

@@ -51,10 +51,16 @@ const RAW_STEPS: &[&str] = &[
 #[test]
 fn clients_killed_at_every_step_leave_nothing() {
     let _watchdog = watchdog_of("clients_killed_at_every_step", Duration::from_secs(180));
-    let stage = Stage::new(&[]);
     let mut random = Random::new();
+    for options in [&[][..], &["packets"]] {
+        kill_clients_of(options, super::rounds() / 2, &mut random);
+    }
+}
+
+fn kill_clients_of(options: &[&str], rounds: usize, random: &mut Random) {
+    let stage = Stage::new(options);
     let (mut answers, start) = (0, std::time::Instant::now());
-    for round in 0..super::rounds() {
+    for round in 0..rounds {
         let told = match random.below(3) {
             0 => format!("{}/{}", random.one_of::<&str>(STEPS), random.below(8)),
             1 => format!("{}/0", random.one_of::<&str>(RAW_STEPS)),
@@ -75,7 +81,7 @@ fn clients_killed_at_every_step_leave_nothing() {
             .last_words()
             .iter()
             .for_each(|word| account.hear(word));
-        let story = format!("round {round}: killed at {told}");
+        let story = format!("round {round} {options:?}: killed at {told}");
         stage.check(&story);
         stage
             .ask("words")

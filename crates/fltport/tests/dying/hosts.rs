@@ -59,6 +59,8 @@ struct Death {
     step: Option<&'static str>,
     passes: usize,
     delay: Duration,
+    /// Its port keeps to packets.
+    packets: bool,
 }
 
 impl Death {
@@ -75,6 +77,7 @@ impl Death {
             step,
             passes,
             delay,
+            packets: random.below(2) == 0,
         }
     }
 
@@ -88,7 +91,9 @@ impl Death {
 fn play_one(directory: &Path, death: &Death, story: &str) -> Account {
     let passes = death.passes;
     let die = death.step.map(|step| format!("die={step}/{passes}"));
-    let options: Vec<&str> = ["loud"].into_iter().chain(die.as_deref()).collect();
+    let packets = death.packets.then_some("packets");
+    let options = ["loud"].into_iter().chain(packets).chain(die.as_deref());
+    let options: Vec<&str> = options.collect();
     let mut host = start_host(directory, &options);
     let account = Quiet::default();
     std::thread::scope(|scope| {
