@@ -1,8 +1,10 @@
-//! Asks a service of this process so many questions of 64 bytes, and nothing else: for counting instructions.
+//! Asks a service of this process so many questions of 64 bytes, asleep, and nothing else: for counting instructions. What two
+//! counts differ by is what the questions between them take.
 //!
 //! ```sh
 //! cargo build --release -p fltport --example round_trips
 //! valgrind --tool=callgrind target/release/examples/round_trips 20000
+//! valgrind --tool=callgrind target/release/examples/round_trips 40000
 //! ```
 
 use std::error::Error;
@@ -28,9 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = ServerPort::builder(r"\RoundTrips")
         .directory(&directory)
         .access(Access::everyone())
+        .spin(false)
         .listen(Filter(sender))?;
     let client = Connector::new()
         .directory(&directory)
+        .spin(false)
         .connect(r"\RoundTrips", b"")?;
     let filter = ports.recv()?;
     std::thread::scope(|scope| {
