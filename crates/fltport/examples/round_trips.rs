@@ -23,7 +23,9 @@ impl PortHandler for Filter {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let count: u32 = std::env::args().nth(1).unwrap_or("20000".into()).parse()?;
+    let count: u32 = std::env::args()
+        .nth(1)
+        .map_or(Ok(20_000), |count| count.parse())?;
     let directory = std::env::temp_dir().join(format!("round-trips-{}", std::process::id()));
     std::fs::create_dir(&directory)?;
     let (sender, ports) = mpsc::channel();
