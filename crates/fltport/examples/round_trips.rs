@@ -25,7 +25,8 @@ impl PortHandler for Filter {
 fn main() -> Result<(), Box<dyn Error>> {
     let count: u32 = std::env::args()
         .nth(1)
-        .map_or(Ok(20_000), |count| count.parse())?;
+        .map_or(Ok(20_000), |count| count.parse())
+        .map_err(|_| "give the number of questions, such as 20000")?;
     let directory = std::env::temp_dir().join(format!("round-trips-{}", std::process::id()));
     std::fs::create_dir(&directory)?;
     let (sender, ports) = mpsc::channel();

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use fltport::{CallError, Connector, NtStatus, Outbound, Timeout};
+use fltport::{CallError, Connector, NtStatus, Outbound};
 use fltport_engine::wire::ToClient;
 use rustix::thread::futex;
 use zerocopy::IntoBytes;
@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 use super::common::memory_layout as layout;
 use super::common::raw::Raw;
 use super::common::{Host, LIMIT, LONG, NAME, until, watchdog_of};
-use super::memory_endings::connected;
+use super::memory_endings::{begin, connected, gone};
 use super::memory_liar::greet;
 use super::memory_lies::Liar;
 
@@ -62,18 +62,14 @@ fn a_reply_by_a_frame_does_not_take_over_a_claim() {
     let _watchdog = watchdog_of("a_reply_by_a_frame_does_not_take_over", MOST);
     let (host, mut memory, filter) = connected();
     memory.post(0);
-    let one = filter
-        .begin_ask(Outbound::new(b"one?"), 64, Timeout::Never)
-        .unwrap();
+    let one = begin(&filter, b"one?");
     let id = memory.message(0);
     assert!(memory.claim(id));
     let told = memory.raw.reply(id, b"by a frame");
     assert_eq!(told, NtStatus::FLT_NO_WAITER_FOR_REPLY);
     assert!(memory.finish(id, b"in memory"));
     assert_eq!(one.wait().unwrap().bytes, b"in memory");
-    drop(memory);
-    until("the client is gone", || host.log.disconnects() == 1);
-    host.shutdown();
+    gone(host, memory);
 }
 
 #[test]
@@ -81,9 +77,7 @@ fn a_reply_that_is_taken_after_the_end_is_counted() {
     let _watchdog = watchdog_of("a_reply_that_is_taken_after_the_end", MOST);
     let (host, mut memory, filter) = connected();
     memory.post(0);
-    let ask = filter
-        .begin_ask(Outbound::new(b"one?"), 64, Timeout::Never)
-        .unwrap();
+    let ask = begin(&filter, b"one?");
     assert!(memory.reply(memory.message(0), b"yes"));
     drop(memory);
     until("the client is gone", || host.log.disconnects() == 1);

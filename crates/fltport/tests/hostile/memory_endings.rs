@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use fltport::{ClientPort, Outbound, Reply, SendError, Timeout};
+use fltport::{BegunAsk, ClientPort, Outbound, Reply, SendError, Timeout};
 use fltport_engine::wire::ToHost;
 
 use super::common::memory_layout as layout;
@@ -20,6 +20,19 @@ pub(crate) fn connected() -> (Host, Memory, ClientPort) {
     // The host uses the memory once it has read that it is mapped.
     assert!(memory.answer(1, "there?").is_some());
     (host, memory, filter)
+}
+
+/// An ask that only its reply or the end of the connection ends.
+pub(crate) fn begin(filter: &ClientPort, question: &[u8]) -> BegunAsk {
+    let question = Outbound::new(question);
+    filter.begin_ask(question, 64, Timeout::Never).unwrap()
+}
+
+/// The client goes, which its host notices.
+pub(crate) fn gone(host: Host, memory: Memory) {
+    drop(memory);
+    until("the client is gone", || host.log.disconnects() == 1);
+    host.shutdown();
 }
 
 /// The reply's bytes, or why there is none.
@@ -39,24 +52,18 @@ fn a_reply_that_is_being_written_keeps_its_place_when_nobody_wants_it_any_more()
     let _watchdog = watchdog("a_reply_that_is_being_written");
     let (host, mut memory, filter) = connected();
     memory.post(0);
-    let one = filter
-        .begin_ask(Outbound::new(b"one?"), 64, Timeout::Never)
-        .unwrap();
+    let one = begin(&filter, b"one?");
     let first = memory.message(0);
     assert!(memory.claim(first));
     drop(one);
     memory.post(1);
-    let two = filter
-        .begin_ask(Outbound::new(b"two?"), 64, Timeout::Never)
-        .unwrap();
+    let two = begin(&filter, b"two?");
     let second = memory.message(1);
     assert!(memory.finish(first, b"to the first"));
     assert!(memory.reply(second, b"to the second"));
     assert_eq!(end(two.wait()), Ok(b"to the second".to_vec()));
     until("the first is forgotten", || filter.info().outstanding == 0);
-    drop(memory);
-    until("the client is gone", || host.log.disconnects() == 1);
-    host.shutdown();
+    gone(host, memory);
 }
 
 /// One that is never finished ends the connection, as at a deadline: its place cannot be used again.
@@ -65,9 +72,7 @@ fn a_reply_that_nobody_wants_and_that_is_never_finished_ends_the_connection() {
     let _watchdog = watchdog("a_reply_that_nobody_wants");
     let (host, mut memory, filter) = connected();
     memory.post(0);
-    let ask = filter
-        .begin_ask(Outbound::new(b"one?"), 64, Timeout::Never)
-        .unwrap();
+    let ask = begin(&filter, b"one?");
     assert!(memory.claim(memory.message(0)));
     drop(ask);
     until("the connection is over", || host.log.disconnects() == 1);
@@ -99,9 +104,7 @@ fn a_cancelled_ask_ends_although_its_reply_is_being_written() {
             over(SendError::Disconnected { delivered: true })
         };
         assert_eq!(ended, Ok(expected));
-        drop(memory);
-        until("the client is gone", || host.log.disconnects() == 1);
-        host.shutdown();
+        gone(host, memory);
     }
 }
 
@@ -112,9 +115,7 @@ fn a_reply_by_a_frame_outlives_its_connection() {
     for closer in ["the client", "the filter"] {
         let (host, mut memory, filter) = connected();
         memory.post(0);
-        let ask = filter
-            .begin_ask(Outbound::new(b"one?"), 64, Timeout::Never)
-            .unwrap();
+        let ask = begin(&filter, b"one?");
         let id = memory.message(0);
         let told = memory.raw.reply(id, b"by a frame");
         assert_eq!(told, fltport::NtStatus::SUCCESS);
@@ -134,9 +135,7 @@ fn of_two_replies_by_frames_the_first_counts() {
     let _watchdog = watchdog("of_two_replies_by_frames");
     let (host, mut memory, filter) = connected();
     memory.post(0);
-    let ask = filter
-        .begin_ask(Outbound::new(b"one?"), 64, Timeout::Never)
-        .unwrap();
+    let ask = begin(&filter, b"one?");
     let id = memory.message(0);
     assert_eq!(memory.raw.reply(id, b"first"), fltport::NtStatus::SUCCESS);
     let late = fltport::NtStatus::FLT_NO_WAITER_FOR_REPLY;
@@ -148,9 +147,7 @@ fn of_two_replies_by_frames_the_first_counts() {
     memory.step(waiter, layout::WAITING, layout::REPLIED);
     memory.wake(layout::waiter_word(waiter));
     assert_eq!(end(ask.wait()), Ok(b"first".to_vec()));
-    drop(memory);
-    until("the client is gone", || host.log.disconnects() == 1);
-    host.shutdown();
+    gone(host, memory);
 }
 
 /// A reply that claims more bytes than it was given room for is a lie: what would be read is not the reply's.
@@ -204,9 +201,7 @@ fn an_ask_that_nobody_waits_for_yet_is_not_delivered_after_its_deadline() {
     assert_eq!(word & 7, layout::POSTED, "it was delivered all the same");
     let late = over(SendError::TimedOut { delivered: false });
     assert_eq!(end(ask.wait()), late);
-    drop(memory);
-    until("the client is gone", || host.log.disconnects() == 1);
-    host.shutdown();
+    gone(host, memory);
 }
 
 /// The time of an ask runs from its beginning, wherever it waits.
@@ -226,9 +221,7 @@ fn the_time_of_an_ask_begins_with_it() {
     let late = over(SendError::TimedOut { delivered: true });
     assert_eq!(end(ask.wait()), late);
     assert!(waits.elapsed() < WAIT / 2, "it begins with the wait");
-    drop(memory);
-    until("the client is gone", || host.log.disconnects() == 1);
-    host.shutdown();
+    gone(host, memory);
 }
 
 #[test]
