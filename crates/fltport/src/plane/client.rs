@@ -29,8 +29,6 @@ pub(crate) struct ClientPlane {
     kicked: AtomicU64,
     /// The wish for somebody who reads the socket that was seen last.
     read: AtomicU64,
-    /// Changes when the threads of this side are to look around. No host sees it, so none can keep them asleep.
-    life: AtomicU64,
     /// The posting of each get that is over, with nothing more to come: that one is free. Nobody's but this side's, so that
     /// nobody waits for it.
     free: [AtomicU64; layout::GETS],
@@ -148,7 +146,6 @@ impl ClientPlane {
             closed: AtomicU64::new(0),
             kicked: AtomicU64::new(0),
             read: AtomicU64::new(0),
-            life: AtomicU64::new(0),
             free: std::array::from_fn(|_| AtomicU64::new(0)),
             next_entry: AtomicU64::new(0),
             max_message: usize::try_from(max_message).unwrap_or(0),
@@ -222,7 +219,6 @@ impl ClientPlane {
             self.host.word(host_word::CORE),
         );
         loop {
-            let life = self.life.load(Ordering::Acquire);
             let bits = word.load(Ordering::Acquire);
             let Some(now) =
                 Word::<Get>::from_bits(bits).filter(|w| w.generation == slot.generation)
@@ -266,8 +262,7 @@ impl ClientPlane {
                     .is_ok();
             // The end is looked for once more after the mark, as the host looks for marks after the end.
             if marked && !self.has_ended() && !self.is_to_read() {
-                let shared = (word, layout::low(asleep.bits()));
-                futex::sleep_either(shared, (&self.life, layout::low(life)), left);
+                futex::sleep_bounded(word, layout::low(asleep.bits()), left);
             }
         }
     }
@@ -431,9 +426,6 @@ impl ClientPlane {
             futex::wake(word, 1);
         }
         drop(state);
-        // Whom the host has moved away from there.
-        self.life.fetch_add(1, Ordering::Release);
-        futex::wake_own(&self.life);
     }
 
     /// Whether the host waits for somebody to read the socket.

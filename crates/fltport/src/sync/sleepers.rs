@@ -12,6 +12,7 @@ use super::{AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering};
 /// Who sleeps, and on which words.
 #[derive(Debug)]
 struct Sleeper {
+    /// Twice the same, for who sleeps on one.
     words: [usize; 2],
     woken: Arc<Condvar>,
 }
@@ -34,6 +35,12 @@ pub(crate) fn sleep_either(
     limit: Option<Duration>,
 ) {
     sleep_on([shared, own], limit);
+}
+
+/// Sleeps until the word is not as expected, or somebody wakes it, or `limit`. Nobody can be moved away here, so nothing
+/// else bounds the sleep.
+pub(crate) fn sleep_bounded(word: &AtomicU64, low: u32, limit: Option<Duration>) {
+    sleep_on([(word, low); 2], limit);
 }
 
 /// Wakes up to `count` threads that sleep on a word.

@@ -173,7 +173,8 @@ fn a_host_that_claims_longer_messages_than_any_port_has_is_none() {
     }
 }
 
-/// A host can move those who sleep in its memory to where nobody wakes them: this side can end their calls all the same.
+/// A host can move those who sleep in its memory to where nobody wakes them: they look around themselves after some seconds,
+/// so that their calls end all the same.
 #[test]
 fn a_host_that_moves_sleepers_away_cannot_keep_them() {
     let _watchdog = watchdog_of("a_host_that_moves_sleepers_away", MOST);
