@@ -262,7 +262,7 @@ impl ClientPlane {
                     .is_ok();
             // The end is looked for once more after the mark, as the host looks for marks after the end.
             if marked && !self.has_ended() && !self.is_to_read() {
-                futex::sleep_bounded(word, layout::low(asleep.bits()), left);
+                futex::sleep(word, layout::low(asleep.bits()), left);
             }
         }
     }

@@ -37,9 +37,8 @@ pub(crate) fn sleep_either(
     sleep_on([shared, own], limit);
 }
 
-/// Sleeps until the word is not as expected, or somebody wakes it, or `limit`. Nobody can be moved away here, so nothing
-/// else bounds the sleep.
-pub(crate) fn sleep_bounded(word: &AtomicU64, low: u32, limit: Option<Duration>) {
+/// Sleeps until the word is not as expected, or somebody wakes it, or `limit`.
+pub(crate) fn sleep(word: &AtomicU64, low: u32, limit: Option<Duration>) {
     sleep_on([(word, low); 2], limit);
 }
 

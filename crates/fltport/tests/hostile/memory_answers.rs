@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use fltport::{CallError, Connector, NtStatus, Outbound};
 use fltport_engine::wire::ToClient;
-use rustix::thread::futex;
 use zerocopy::IntoBytes;
 
 use super::common::memory_layout as layout;
@@ -170,47 +169,5 @@ fn a_host_that_claims_longer_messages_than_any_port_has_is_none() {
         assert_eq!(client.is_ok(), most <= fltport::limits::MESSAGE_MAX);
         drop(client);
         host.join().unwrap();
-    }
-}
-
-/// A host can move those who sleep in its memory to where nobody wakes them: they look around themselves after some seconds,
-/// so that their calls end all the same.
-#[test]
-fn a_host_that_moves_sleepers_away_cannot_keep_them() {
-    let _watchdog = watchdog_of("a_host_that_moves_sleepers_away", MOST);
-    for ends in ["this side hangs up", "the host dies"] {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = Raw::listen_below(directory.path());
-        let host = std::thread::spawn(move || {
-            let mut liar = Liar::new(greet(&listener));
-            liar.await_get();
-            let word = layout::get_word(liar.get);
-            let (from, to) = (
-                liar.client.half(word),
-                liar.client.half(layout::get_word(63)),
-            );
-            let mut moved = 0;
-            until("it sleeps, and is moved", || {
-                let now = u32::try_from(liar.client.load(word) & u64::from(u32::MAX)).unwrap();
-                let flags = futex::Flags::empty();
-                moved += futex::cmp_requeue(from, flags, 0, 1, to, now).unwrap_or(0);
-                moved > 0
-            });
-            liar
-        });
-        let connector = Connector::new().directory(directory.path());
-        let client = connector.connect(NAME, b"").unwrap();
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| client.next_message().map(|m| m.payload().len()));
-            let liar = host.join().unwrap();
-            if ends == "the host dies" {
-                drop(liar);
-                assert_eq!(waits.join().unwrap(), Err(CallError::Disconnected));
-            } else {
-                client.hang_up();
-                assert_eq!(waits.join().unwrap(), Err(CallError::Disconnected));
-                drop(liar);
-            }
-        });
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A word that another process sees is slept on together with one that it does not: a process that can merely read a word
 //! can move its sleepers to another (FUTEX_CMP_REQUEUE), so that a wake finds nobody. Nobody can move a sleeper away from a
-//! word that he does not see. Two words cost more than one, so where only a peer that was checked could do it, the sleep is
-//! on one word, and bounded.
+//! word that he does not see. Two words cost more than one, and so does a clock: where only a peer that was checked could do
+//! it, the sleep is on one word.
 #![allow(unsafe_code)] // the lower half of a word as a word of its own, for the system only
 
 use std::time::Duration;
@@ -14,14 +14,9 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::sync::{AtomicU64, Half, Ordering, StaticAtomicU64};
 
-/// As [`sleep`], on a word that a peer sees who is trusted to leave its sleepers there: whoever was moved away all the same
-/// looks around after [`MOVED`].
-pub(crate) fn sleep_bounded(word: &AtomicU64, low: u32, limit: Option<Duration>) {
-    sleep(word, low, Some(limit.map_or(MOVED, |limit| limit.min(MOVED))));
-}
-
-/// Sleeps until `word`'s lower half is not `low`, somebody wakes it, or `limit`; perhaps shorter.
-fn sleep(word: &AtomicU64, low: u32, limit: Option<Duration>) {
+/// Sleeps until `word`'s lower half is not `low`, somebody wakes it, or `limit`; perhaps shorter. For a word of this
+/// process, or of a peer that is trusted to leave its sleepers there.
+pub(crate) fn sleep(word: &AtomicU64, low: u32, limit: Option<Duration>) {
     let timeout = limit.map(timespec);
     // An interrupted or refused sleep is a short one.
     futex::wait(half(word), Flags::empty(), low, timeout.as_ref()).ok();
@@ -77,9 +72,6 @@ pub(crate) fn wake(word: &AtomicU64, count: u32) {
 pub(crate) fn wake_own(word: &AtomicU64) {
     futex::wake(half(word), Flags::PRIVATE, i32::MAX.unsigned_abs()).ok();
 }
-
-/// How long somebody sleeps at most whom a peer may have moved away from his word.
-const MOVED: Duration = Duration::from_secs(4);
 
 /// How long a sleep is where two words cannot be slept on together.
 const SLICE: Duration = Duration::from_millis(2);
