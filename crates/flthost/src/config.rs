@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::fanotify::{Defaults, Operation as Kind, Response};
 use crate::filter::Filter;
-use crate::policy::Policies;
+use crate::policy::{Cause, Policies};
 
 /// The configuration of one filter host.
 #[derive(Clone, Debug)]
@@ -49,6 +50,19 @@ impl Config {
             port_directory: None,
             lifeline: false,
             filters: Vec::new(),
+        }
+    }
+
+    /// What operations get that the host itself fails to decide.
+    #[must_use]
+    pub(crate) fn crash_defaults(&self) -> Defaults {
+        if self.monitor {
+            return Response::Allow.into();
+        }
+        let of = |kind| self.policies.action(kind, Cause::Crash).response();
+        Defaults {
+            open: of(Kind::Open),
+            exec: of(Kind::Exec),
         }
     }
 

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use fltport::protocol::control::Request;
 use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, ServerPort};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::decision::Decider;
 use crate::events::Guard;
 use crate::filters::{Ask, Trace};
+use crate::policy::{Actions, Policies};
 use crate::stack::Stack;
 
 /// What the control port tells of.
@@ -73,15 +74,7 @@ impl Control {
             "version": env!("CARGO_PKG_VERSION"),
             "worker": std::process::id(),
             "monitor": self.config.monitor,
-            "policies": {
-                "deadline_ms": u64::try_from(policies.deadline.as_millis()).unwrap_or(u64::MAX),
-                "timeout": policies.on_timeout.name(),
-                "no_service": policies.on_no_service.name(),
-                "overload": policies.on_overload.name(),
-                "crash": policies.on_crash.name(),
-                "unscannable": policies.on_unscannable.name(),
-                "poison": policies.on_poison.name(),
-            },
+            "policies": policies_of(policies),
             "operations": {
                 "pending": self.decider.pending(), "with_services": asked, "waiting": waiting,
                 "opens": opens, "execs": execs,
@@ -151,4 +144,18 @@ impl Control {
         });
         rows.collect()
     }
+}
+
+/// Policies as JSON: those of executions apart, because they may differ.
+fn policies_of(policies: &Policies) -> Value {
+    let actions = |actions: &Actions| -> Map<String, Value> {
+        let list = actions.list().into_iter();
+        list.map(|(cause, action)| (cause.to_owned(), action.name().into()))
+            .collect()
+    };
+    let mut value = actions(&policies.open);
+    let deadline = u64::try_from(policies.deadline.as_millis()).unwrap_or(u64::MAX);
+    value.insert("deadline_ms".to_owned(), deadline.into());
+    value.insert("exec".to_owned(), actions(&policies.exec).into());
+    value.into()
 }

@@ -13,6 +13,7 @@ use rustix::process::Pid;
 use crate::fanotify::{Operation as Kind, Permission, Response};
 use crate::names::NameSlot;
 use crate::operation::{Operation, Verdict};
+use crate::pair::Role;
 use crate::policy::{Action, Cause, Policies};
 
 /// Decides operations.
@@ -94,15 +95,6 @@ impl Decider {
         &self.policies
     }
 
-    /// The kernel's word for an operation that is dropped undecided.
-    pub(crate) fn default_response(&self) -> Response {
-        if self.monitor {
-            Response::Allow
-        } else {
-            self.policies.on_crash.response()
-        }
-    }
-
     /// What has been decided so far.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
@@ -125,11 +117,30 @@ impl Decider {
         self.counters.unopenable.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An operation of the host's own processes: allowed, counted, nothing else.
-    pub(crate) fn exempt(&self, permission: Permission) {
+    /// An operation of the host's own processes: allowed, counted once for both groups, nothing else.
+    pub(crate) fn exempt(&self, permission: Permission, role: Role) {
         let answered = permission.answer(Response::Allow);
         self.count_answer(answered.result.is_ok());
-        self.counters.exempt.fetch_add(1, Ordering::Relaxed);
+        if role == Role::Questions {
+            self.counters.exempt.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Triage has nothing to say: the operation comes again where it may wait.
+    pub(crate) fn pass_on(&self, permission: Permission) {
+        let answered = permission.answer(Response::Allow);
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+        self.count_answer(answered.result.is_ok());
+    }
+
+    /// Whether an operation with this verdict fails, as the host stands now.
+    pub(crate) fn denies(&self, action: Action) -> bool {
+        action.denies() && !self.monitor
+    }
+
+    /// Takes the locks that deciding needs, and gives them back.
+    pub(crate) fn touch(&self) {
+        drop(self.ring.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Answers an operation, then counts and logs it.
@@ -139,7 +150,7 @@ impl Decider {
             cause,
             reason,
         } = verdict;
-        let spared = self.monitor && action.denies();
+        let spared = action.denies() && !self.denies(action);
         let done = if spared { Action::Allow } else { action };
         let answered = permission.answer(done.response());
         self.pending.fetch_sub(1, Ordering::Relaxed);

@@ -16,11 +16,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 
+pub(crate) use crate::fanotify_event::AnswerBuffer;
 use crate::fanotify_event::RESPONSE_LEN;
 pub use crate::fanotify_event::{
-    AnswerError, Answered, Batch, DenyErrno, Event, EventBuffer, Operation, Permission, Response,
+    AnswerError, Answered, Batch, Defaults, DenyErrno, Event, EventBuffer, Operation, Permission,
+    Response,
 };
 pub use crate::fanotify_watch::{DirectoryHandle, Watch, WatchEvent, open_parent};
+use crate::supervisor_memory::{Journal, Owed};
 
 /// A permission group: asks before files are opened or executed where it has marks.
 ///
@@ -35,6 +38,7 @@ pub use crate::fanotify_watch::{DirectoryHandle, Watch, WatchEvent, open_parent}
 pub struct Group {
     fd: OwnedFd,
     dropped: AtomicU64,
+    journal: Option<(Journal, usize)>,
 }
 
 impl Group {
@@ -70,6 +74,21 @@ impl Group {
         Self {
             fd,
             dropped: AtomicU64::new(0),
+            journal: None,
+        }
+    }
+
+    /// The same group, which writes down what it owes an answer: at `place` among the groups of its host.
+    #[must_use]
+    pub(crate) fn journaled(mut self, journal: Journal, place: usize) -> Self {
+        self.journal = Some((journal, place));
+        self
+    }
+
+    /// An event was read; unless it is answered by this process, it gets `response`.
+    pub(crate) fn note(&self, number: RawFd, response: Response) {
+        if let Some((journal, group)) = self.journal {
+            journal.note(number, Owed { group, response });
         }
     }
 
@@ -96,6 +115,38 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Asks for this one file.
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`].
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2).
+    pub fn mark_file(&self, file: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(libc::FAN_MARK_ADD, PERMISSIONS, file)
+    }
+
+    /// Takes all marks of every kind away: nothing is asked about any more. What waits goes on waiting.
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`].
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2), `FAN_MARK_FLUSH`.
+    pub fn unmark_all(&self) -> Result<(), MarkError> {
+        let kinds = [0, libc::FAN_MARK_MOUNT, libc::FAN_MARK_FILESYSTEM];
+        // All are tried, also after one that fails.
+        let flushed = kinds.map(|kind| flush(self.as_fd(), libc::FAN_MARK_FLUSH | kind));
+        flushed
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(MarkError::from_errno)
     }
 
     /// Asks for every file of the filesystem that `dir` is on, whatever mount it is reached by.
@@ -171,6 +222,10 @@ impl Group {
     /// A store through a shared mapping does not end it, so the caller must make sure that no
     /// writer exists. `file` may be an event's own descriptor: this raises no event.
     ///
+    /// The file gets a mark of its own that asks, as the group does anyway, and goes on to exist when
+    /// [`Group::unignore`] takes the rest back. While a mark is being *removed*, the kernel lets whoever has met it
+    /// pass unasked.
+    ///
     /// # Errors
     ///
     /// See [`MarkError`]; `Unsupported` before Linux 6.0.
@@ -179,10 +234,13 @@ impl Group {
     ///
     /// fanotify_mark(2), `FAN_MARK_IGNORE`, `FAN_MARK_EVICTABLE`.
     pub fn ignore_evictable(&self, file: BorrowedFd<'_>) -> Result<(), MarkError> {
+        let asks = libc::FAN_MARK_ADD | libc::FAN_MARK_EVICTABLE;
+        self.mark(asks, PERMISSIONS, file)?;
         self.mark(libc::FAN_MARK_ADD | IGNORE, PERMISSIONS, file)
     }
 
-    /// Takes back [`Group::ignore_evictable`].
+    /// Takes back [`Group::ignore_evictable`]: from now on the file is asked about, also for operations that are on
+    /// their way to this group.
     ///
     /// # Errors
     ///
@@ -201,7 +259,7 @@ impl Group {
 
     /// Takes the next events out of the queue; an empty batch means that there were none.
     ///
-    /// `default` is what each [`Permission`] answers when it is dropped.
+    /// `defaults` are what each [`Permission`] answers when it is dropped.
     ///
     /// # Blocks until
     ///
@@ -218,9 +276,31 @@ impl Group {
     pub fn read<'a>(
         self: &Arc<Self>,
         buffer: &'a mut EventBuffer,
-        default: Response,
+        defaults: impl Into<Defaults>,
     ) -> io::Result<Batch<'a>> {
-        buffer.fill(self, default)
+        buffer.fill(self, defaults.into())
+    }
+
+    /// Takes the next events out of the queue and answers all of them; how many there were. Allocates nothing, and closes
+    /// what the kernel has opened for them.
+    ///
+    /// # Blocks until
+    ///
+    /// the filesystem has opened every file of the batch, as [`Self::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    ///
+    /// # References
+    ///
+    /// fanotify(7).
+    pub(crate) fn answer_all(
+        &self,
+        buffer: &mut AnswerBuffer,
+        defaults: Defaults,
+    ) -> io::Result<usize> {
+        buffer.answer(self, defaults)
     }
 
     /// Answers whatever waits under the descriptor numbers below `limit`, and tells how many did.
@@ -277,6 +357,14 @@ impl Group {
         number: RawFd,
         response: Response,
     ) -> Result<Response, AnswerError> {
+        let answered = self.write_response(number, response);
+        if let Some((journal, _)) = self.journal {
+            journal.clear(number);
+        }
+        answered
+    }
+
+    fn write_response(&self, number: RawFd, response: Response) -> Result<Response, AnswerError> {
         let (given, result) = match (response, self.write(number, response)) {
             (Response::DenyErrno(_), Err(Errno::INVAL)) => {
                 (Response::Deny, self.write(number, Response::Deny))
@@ -434,6 +522,12 @@ pub(crate) fn mark(
     // SAFETY: (1) both descriptors are open: their owners are borrowed; (2) a null path is allowed
     // and means the object behind the descriptor itself.
     check(unsafe { libc::fanotify_mark(group, flags, mask, object, ptr::null()) }).map(drop)
+}
+
+fn flush(group: BorrowedFd<'_>, flags: c_uint) -> Result<(), Errno> {
+    let group = group.as_raw_fd();
+    // SAFETY: (1) the descriptor is open: its owner is borrowed; (2) with this flag the call looks at no path.
+    check(unsafe { libc::fanotify_mark(group, flags, 0, libc::AT_FDCWD, ptr::null()) }).map(drop)
 }
 
 pub(crate) fn check(result: c_int) -> Result<c_int, Errno> {

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::fanotify::Group;
+use crate::fanotify_record::{METADATA_LEN, Record, Records};
 
 /// One operation that waits for an answer: the obligation to give it exactly once.
 ///
@@ -118,14 +119,28 @@ pub enum Response {
 }
 
 impl Response {
-    /// The bytes of `struct fanotify_response` that give this answer to event `number`.
-    pub(crate) fn to_bytes(self, number: RawFd) -> [u8; RESPONSE_LEN] {
-        let code = match self {
+    /// The kernel's code for it.
+    pub(crate) fn to_code(self) -> u32 {
+        match self {
             Self::Allow => libc::FAN_ALLOW,
             Self::Deny => libc::FAN_DENY,
             // FAN_DENY_ERRNO(e) of <linux/fanotify.h>; the values are far below 256.
             Self::DenyErrno(e) => libc::FAN_DENY | (e.code() << FAN_ERRNO_SHIFT),
-        };
+        }
+    }
+
+    /// What the kernel's code means; nothing for one that [`Self::to_code`] never gives.
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        let errnos = DenyErrno::ALL.into_iter().map(Self::DenyErrno);
+        [Self::Allow, Self::Deny]
+            .into_iter()
+            .chain(errnos)
+            .find(|response| response.to_code() == code)
+    }
+
+    /// The bytes of `struct fanotify_response` that give this answer to event `number`.
+    pub(crate) fn to_bytes(self, number: RawFd) -> [u8; RESPONSE_LEN] {
+        let code = self.to_code();
         let mut bytes = [0; RESPONSE_LEN];
         let (head, tail) = bytes.split_at_mut(size_of::<RawFd>());
         head.copy_from_slice(&number.to_ne_bytes());
@@ -286,7 +301,7 @@ impl EventBuffer {
     }
 
     /// Reads once from `group`; see [`Group::read`].
-    pub(crate) fn fill(&mut self, group: &Arc<Group>, default: Response) -> io::Result<Batch<'_>> {
+    pub(crate) fn fill(&mut self, group: &Arc<Group>, defaults: Defaults) -> io::Result<Batch<'_>> {
         self.events.clear();
         match rustix::io::retry_on_intr(|| rustix::io::read(&**group, &mut self.bytes)) {
             Ok(len) => {
@@ -294,7 +309,7 @@ impl EventBuffer {
                 for record in Records::new(bytes) {
                     // Nothing may fail between two records: each may hold a descriptor.
                     self.events
-                        .push(record.map_or(Event::Malformed, |r| adopt(&r, group, default)));
+                        .push(record.map_or(Event::Malformed, |r| adopt(&r, group, defaults)));
                 }
             }
             Err(Errno::AGAIN) => {}
@@ -311,6 +326,73 @@ impl EventBuffer {
         })
     }
 }
+
+/// What operations get when nobody decides them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// What opens get.
+    pub open: Response,
+    /// What executions get.
+    pub exec: Response,
+}
+
+impl Defaults {
+    fn of(self, operation: Option<Operation>) -> Response {
+        match operation {
+            Some(Operation::Exec) => self.exec,
+            _ => self.open,
+        }
+    }
+}
+
+impl From<Response> for Defaults {
+    fn from(response: Response) -> Self {
+        Self {
+            open: response,
+            exec: response,
+        }
+    }
+}
+
+/// Memory for [`Group::answer_all`], made beforehand.
+#[derive(Debug)]
+pub(crate) struct AnswerBuffer {
+    bytes: [u8; ANSWER_BYTES],
+}
+
+impl AnswerBuffer {
+    pub(crate) const fn new() -> Self {
+        Self {
+            bytes: [0; ANSWER_BYTES],
+        }
+    }
+
+    /// Reads once from `group` and answers what came.
+    pub(crate) fn answer(&mut self, group: &Group, defaults: Defaults) -> io::Result<usize> {
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(group, &mut self.bytes));
+        let length = match read {
+            Ok(length) => length,
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(errno) if !group.takes_answers() => return Err(errno.into()),
+            Err(_) => return Ok(1),
+        };
+        let records = Records::new(self.bytes.get(..length).unwrap_or_default()).flatten();
+        let answered = records.map(|record| {
+            let file = own(record.fd);
+            drop(record.infos().find_map(|info| info.pidfd()).and_then(own));
+            if let Some(file) = &file {
+                // Whoever waited may be gone; a mere notification has nobody.
+                group
+                    .respond(file.as_raw_fd(), defaults.of(record.operation()))
+                    .ok();
+            }
+        });
+        Ok(answered.count())
+    }
+}
+
+/// Room for a batch of events on a small stack.
+const ANSWER_BYTES: usize = 64 * METADATA_LEN;
 
 /// The part of a [`Permission`] that knows whether the answer is still owed.
 #[derive(Debug)]
@@ -340,22 +422,17 @@ impl Drop for Duty {
 }
 
 /// Takes over what one record of a permission group carries.
-fn adopt(record: &Record<'_>, group: &Arc<Group>, default: Response) -> Event {
+fn adopt(record: &Record<'_>, group: &Arc<Group>, defaults: Defaults) -> Event {
     // Both first, whatever the event turns out to be.
     let file = own(record.fd);
     let process = record.infos().find_map(|info| info.pidfd()).and_then(own);
     let pid = Some(record.pid)
         .filter(|pid| *pid > 0)
         .and_then(Pid::from_raw);
-    let operation = if record.mask & libc::FAN_Q_OVERFLOW != 0 {
+    if record.mask & libc::FAN_Q_OVERFLOW != 0 {
         return Event::Overflow;
-    } else if record.mask & libc::FAN_OPEN_EXEC_PERM != 0 {
-        Some(Operation::Exec)
-    } else if record.mask & libc::FAN_OPEN_PERM != 0 {
-        Some(Operation::Open)
-    } else {
-        None
-    };
+    }
+    let operation = record.operation();
     if file.is_none() && operation.is_none() {
         return Event::Other { mask: record.mask };
     }
@@ -365,6 +442,8 @@ fn adopt(record: &Record<'_>, group: &Arc<Group>, default: Response) -> Event {
             (record.fd < libc::FAN_NOFD).then(|| Errno::from_raw_os_error(-record.fd.max(-4095)));
         return Event::Unopenable { pid, errno };
     };
+    let default = defaults.of(operation);
+    group.note(file.as_raw_fd(), default);
     let duty = Duty {
         group: Arc::clone(group),
         number: file.as_raw_fd(),
@@ -404,124 +483,7 @@ fn own(number: RawFd) -> Option<OwnedFd> {
     (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// One `struct fanotify_event_metadata` and the information records behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Record<'a> {
-    pub(crate) mask: u64,
-    pub(crate) fd: RawFd,
-    pub(crate) pid: i32,
-    info: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    pub(crate) fn infos(&self) -> Infos<'a> {
-        Infos { rest: self.info }
-    }
-}
-
-/// The bytes at this place are no event record of the known version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
-
-/// Walks the records that one `read` brought; yields `Malformed` once and ends when a length or
-/// the version is wrong. Fields are copied out, so the bytes need no alignment.
-#[derive(Debug)]
-pub(crate) struct Records<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Records<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    fn split(&mut self) -> Option<Record<'a>> {
-        let (mut head, _) = self
-            .rest
-            .split_first_chunk::<METADATA_LEN>()
-            .map(|(h, t)| (&h[..], t))?;
-        let event_len = usize::try_from(u32::from_ne_bytes(take(&mut head)?)).ok()?;
-        let [version, _reserved] = take(&mut head)?;
-        let metadata_len = usize::from(u16::from_ne_bytes(take(&mut head)?));
-        if version != VERSION || metadata_len < METADATA_LEN || event_len < metadata_len {
-            return None;
-        }
-        let (event, rest) = self.rest.split_at_checked(event_len)?;
-        let record = Record {
-            mask: u64::from_ne_bytes(take(&mut head)?),
-            fd: i32::from_ne_bytes(take(&mut head)?),
-            pid: i32::from_ne_bytes(take(&mut head)?),
-            info: event.get(metadata_len..)?,
-        };
-        self.rest = rest;
-        Some(record)
-    }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Record<'a>, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let record = self.split();
-        if record.is_none() {
-            self.rest = &[];
-        }
-        Some(record.ok_or(Malformed))
-    }
-}
-
-/// One information record: its type and what follows its header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Info<'a> {
-    pub(crate) kind: u8,
-    pub(crate) body: &'a [u8],
-}
-
-impl Info<'_> {
-    fn pidfd(&self) -> Option<RawFd> {
-        let mut body = self.body;
-        (self.kind == libc::FAN_EVENT_INFO_TYPE_PIDFD).then_some(())?;
-        take(&mut body).map(RawFd::from_ne_bytes)
-    }
-}
-
-/// Walks information records; unknown types are for the caller to skip, a wrong length ends it.
-#[derive(Debug)]
-pub(crate) struct Infos<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Infos<'a> {
-    type Item = Info<'a>;
-
-    fn next(&mut self) -> Option<Info<'a>> {
-        let mut head = std::mem::take(&mut self.rest);
-        let all = head;
-        let [kind, _padding] = take(&mut head)?;
-        let len = usize::from(u16::from_ne_bytes(take(&mut head)?));
-        let (record, rest) = all.split_at_checked(len)?;
-        let body = record.get(INFO_HEADER_LEN..)?;
-        self.rest = rest;
-        Some(Info { kind, body })
-    }
-}
-
-/// Takes the next `N` bytes off the front.
-pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, rest) = bytes.split_first_chunk::<N>()?;
-    *bytes = rest;
-    Some(*head)
-}
-
-/// Size of `struct fanotify_event_metadata`.
-const METADATA_LEN: usize = size_of::<libc::fanotify_event_metadata>();
-/// Size of `struct fanotify_event_info_header`.
-const INFO_HEADER_LEN: usize = 4;
-/// `FANOTIFY_METADATA_VERSION`.
-const VERSION: u8 = 3;
+/// Less than one more event.
 const SLACK: usize = 16;
 /// Size of `struct fanotify_response`.
 pub(crate) const RESPONSE_LEN: usize = 8;

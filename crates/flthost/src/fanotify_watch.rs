@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::fanotify::{GroupError, MarkError, check, init, mark};
-use crate::fanotify_event::{Records, take};
+use crate::fanotify_record::{Records, take};
 
 /// A notification group that tells of directories created in, or moved into, watched ones.
 ///

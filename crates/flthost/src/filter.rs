@@ -35,6 +35,16 @@ pub trait Filter: Send + Sync + 'static {
     /// Where it stands.
     fn altitude(&self) -> Altitude;
 
+    /// Whether the filter may take operations to decide them later ([`Pre::Pend`]). From the first such filter on,
+    /// operations wait in a group of their own, where they slow nobody who does not. A filter that says no here and takes
+    /// one all the same slows others, and nothing worse.
+    ///
+    /// An operation that comes to such a filter comes again, from the top, with [`Operation::is_repeated`]: filters above
+    /// are asked twice, and have to say the same twice.
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     /// Called before the operation goes on.
     #[doc(alias = "PFLT_PRE_OPERATION_CALLBACK")]
     fn pre_operation(&self, operation: &Operation) -> Pre;

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::fanotify::{Group, Watch};
+use crate::fanotify::Watch;
 use crate::marks::Target;
+use crate::pair::Pair;
 
-/// One guarded directory with what guards it. The group is shared by the directories of one filesystem.
+/// One guarded directory with what guards it. The pair of groups is shared by the directories of one filesystem.
 #[derive(Debug)]
 pub struct Guarded {
     /// The directory.
     pub target: Target,
     /// Who is asked about its files.
-    pub group: Arc<Group>,
+    pub pair: Arc<Pair>,
     /// Tells of new directories.
     pub watch: Watch,
 }

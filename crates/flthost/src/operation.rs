@@ -10,8 +10,10 @@ use rustix::process::Pid;
 use crate::decision::Decider;
 use crate::fanotify::{Operation as Kind, Permission};
 use crate::names::{NameSlot, name_of};
+use crate::pair::{Pair, Role};
 use crate::policy::{Action, Cause};
 use crate::stack::Stack;
+use crate::stamp::Stamp;
 
 /// Facts about an operation. What costs a system call is looked up when it is asked for.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub struct Operation {
     pub(crate) deadline: Instant,
     pub(crate) file: Arc<OwnedFd>,
     pub(crate) name: NameSlot,
+    /// The group that it came from.
+    pub(crate) role: Role,
+    /// What the file looked like when the operation was read.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 /// What is decided, and why.
@@ -51,6 +57,7 @@ struct Inner {
     stack: Arc<Stack>,
     /// The filter that is asked next.
     next: usize,
+    pair: Arc<Pair>,
 }
 
 impl Operation {
@@ -64,6 +71,18 @@ impl Operation {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether filters have seen this operation before: triage has passed it on to where it may wait.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        self.role == Role::Questions
+    }
+
+    /// What the file looked like when the operation was read; nothing where its filesystem does not say.
+    #[must_use]
+    pub const fn stamp(&self) -> Option<&Stamp> {
+        self.stamp.as_ref()
     }
 
     /// The process that wants to (thread group id); `None` outside this pid namespace.
@@ -127,11 +146,12 @@ impl Verdict {
 }
 
 impl Pended {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         operation: Operation,
         permission: Permission,
         decider: Arc<Decider>,
         stack: Arc<Stack>,
+        pair: Arc<Pair>,
     ) -> Self {
         Self {
             inner: Some(Inner {
@@ -140,7 +160,28 @@ impl Pended {
                 decider,
                 stack,
                 next: 0,
+                pair,
             }),
+        }
+    }
+
+    /// Whether the operation can wait in the other group. One whose file cannot be told from others waits in triage, where
+    /// no other can take it past the group of questions.
+    pub(crate) fn can_be_sent_on(&self) -> bool {
+        self.operation()
+            .is_some_and(|operation| operation.role == Role::Triage && operation.stamp.is_some())
+    }
+
+    /// Lets the operation go on to the group of questions, which is to see it.
+    pub(crate) fn send_on(mut self) {
+        if let Some(inner) = self.inner.take() {
+            let operation = &inner.operation;
+            if let Some(stamp) = &operation.stamp {
+                inner
+                    .pair
+                    .send(operation.file.as_fd(), stamp.id, operation.pid);
+            }
+            inner.decider.pass_on(inner.permission);
         }
     }
 
@@ -154,36 +195,15 @@ impl Pended {
 
     /// Decides the operation; filters below are not asked.
     pub fn complete(mut self, verdict: Verdict) {
-        if let Some(Inner {
-            operation,
-            permission,
-            decider,
-            ..
-        }) = self.inner.take()
-        {
-            decider.decide(operation, permission, verdict);
+        if let Some(inner) = self.inner.take() {
+            inner.decide(verdict);
         }
     }
 
     /// Decides the operation by policy.
     pub fn complete_by_policy(mut self, cause: Cause, reason: impl Into<String>) {
-        if let Some(Inner {
-            operation,
-            permission,
-            decider,
-            ..
-        }) = self.inner.take()
-        {
-            let action = decider.policies().action(cause);
-            decider.decide(
-                operation,
-                permission,
-                Verdict {
-                    action,
-                    cause,
-                    reason: reason.into(),
-                },
-            );
+        if let Some(inner) = self.inner.take() {
+            inner.decide_by_policy(cause, reason.into());
         }
     }
 
@@ -207,25 +227,36 @@ impl Pended {
 
 impl Drop for Pended {
     fn drop(&mut self) {
-        if let Some(Inner {
-            operation,
-            permission,
-            decider,
-            ..
-        }) = self.inner.take()
-        {
-            let action = decider.policies().action(Cause::Crash);
-            let reason = "dropped undecided".to_owned();
-            decider.decide(
-                operation,
-                permission,
-                Verdict {
-                    action,
-                    cause: Cause::Crash,
-                    reason,
-                },
-            );
+        if let Some(inner) = self.inner.take() {
+            inner.decide_by_policy(Cause::Crash, "dropped undecided".to_owned());
         }
+    }
+}
+
+impl Inner {
+    fn decide_by_policy(self, cause: Cause, reason: String) {
+        let action = self.decider.policies().action(self.operation.kind, cause);
+        self.decide(Verdict {
+            action,
+            cause,
+            reason,
+        });
+    }
+
+    /// Answers. What triage lets go on, and cannot keep out of the group of questions, is decided there.
+    fn decide(self, verdict: Verdict) {
+        let operation = &self.operation;
+        let goes_on = !self.decider.denies(verdict.action);
+        if operation.role == Role::Triage && goes_on {
+            let stamp = operation.stamp.as_ref();
+            let kept_out =
+                stamp.is_some_and(|stamp| self.pair.keep_out(operation.file.as_fd(), stamp.id));
+            if !kept_out {
+                return self.decider.pass_on(self.permission);
+            }
+        }
+        self.decider
+            .decide(self.operation, self.permission, verdict);
     }
 }
 

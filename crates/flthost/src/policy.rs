@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::fanotify::{DenyErrno, Response};
+use crate::fanotify::{DenyErrno, Operation, Response};
 
 /// What is done with an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,23 +42,74 @@ pub enum Cause {
     Crash,
 }
 
-/// An action for each cause, and the time a service has.
+/// An action for each cause that a policy decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actions {
+    /// The service is too slow.
+    pub timeout: Action,
+    /// No service is there.
+    pub no_service: Action,
+    /// Too many operations are pending.
+    pub overload: Action,
+    /// The host itself failed.
+    pub crash: Action,
+    /// The service cannot tell.
+    pub unscannable: Action,
+    /// The file kills services.
+    pub poison: Action,
+}
+
+/// What happens to operations that nobody has decided, and the time services have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policies {
     /// From the moment the operation is read until it is answered, whatever happens.
     pub deadline: Duration,
-    /// The service is too slow.
-    pub on_timeout: Action,
-    /// No service is there.
-    pub on_no_service: Action,
-    /// Too many operations are pending.
-    pub on_overload: Action,
-    /// The host itself failed.
-    pub on_crash: Action,
-    /// The service cannot tell.
-    pub on_unscannable: Action,
-    /// The file kills services.
-    pub on_poison: Action,
+    /// For opens.
+    pub open: Actions,
+    /// For executions.
+    pub exec: Actions,
+}
+
+impl Actions {
+    const LENIENT: Self = Self {
+        timeout: Action::Allow,
+        no_service: Action::Allow,
+        crash: Action::Allow,
+        ..Self::STRICT
+    };
+
+    const STRICT: Self = Self {
+        timeout: Action::Deny,
+        no_service: Action::Deny,
+        overload: Action::Deny,
+        crash: Action::Deny,
+        unscannable: Action::Deny,
+        poison: Action::Deny,
+    };
+
+    /// Each cause by name, with its action.
+    pub fn list(&self) -> [(&'static str, Action); 6] {
+        [
+            ("timeout", self.timeout),
+            ("no_service", self.no_service),
+            ("overload", self.overload),
+            ("crash", self.crash),
+            ("unscannable", self.unscannable),
+            ("poison", self.poison),
+        ]
+    }
+
+    fn named(&mut self, cause: &str) -> Option<&mut Action> {
+        Some(match cause {
+            "timeout" => &mut self.timeout,
+            "no_service" => &mut self.no_service,
+            "overload" => &mut self.overload,
+            "crash" => &mut self.crash,
+            "unscannable" => &mut self.unscannable,
+            "poison" => &mut self.poison,
+            _ => return None,
+        })
+    }
 }
 
 impl Policies {
@@ -69,12 +120,8 @@ impl Policies {
     pub const fn lenient() -> Self {
         Self {
             deadline: Duration::from_secs(2),
-            on_timeout: Action::Allow,
-            on_no_service: Action::Allow,
-            on_overload: Action::Deny,
-            on_crash: Action::Allow,
-            on_unscannable: Action::Deny,
-            on_poison: Action::Deny,
+            open: Actions::LENIENT,
+            exec: Actions::LENIENT,
         }
     }
 
@@ -83,30 +130,30 @@ impl Policies {
     pub const fn strict() -> Self {
         Self {
             deadline: Duration::from_secs(2),
-            on_timeout: Action::Deny,
-            on_no_service: Action::Deny,
-            on_overload: Action::Deny,
-            on_crash: Action::Deny,
-            on_unscannable: Action::Deny,
-            on_poison: Action::Deny,
+            open: Actions::STRICT,
+            exec: Actions::STRICT,
         }
     }
 
     /// The action for a cause. What a service, a filter or an exemption decided has none.
     #[must_use]
-    pub const fn action(&self, cause: Cause) -> Action {
+    pub const fn action(&self, kind: Operation, cause: Cause) -> Action {
+        let actions = match kind {
+            Operation::Exec => &self.exec,
+            Operation::Open => &self.open,
+        };
         match cause {
             Cause::Service | Cause::Exempt | Cause::Excluded | Cause::Filter => Action::Allow,
-            Cause::Timeout => self.on_timeout,
-            Cause::NoService => self.on_no_service,
-            Cause::Overload => self.on_overload,
-            Cause::Poison => self.on_poison,
-            Cause::Unscannable => self.on_unscannable,
-            Cause::Crash => self.on_crash,
+            Cause::Timeout => actions.timeout,
+            Cause::NoService => actions.no_service,
+            Cause::Overload => actions.overload,
+            Cause::Poison => actions.poison,
+            Cause::Unscannable => actions.unscannable,
+            Cause::Crash => actions.crash,
         }
     }
 
-    /// Sets one policy from text such as `timeout=deny` or `overload=EAGAIN`.
+    /// Sets one policy from text such as `timeout=deny`, `overload=EAGAIN`, or `exec:crash=deny` for executions only.
     ///
     /// # Errors
     /// Says what is allowed instead.
@@ -115,18 +162,20 @@ impl Policies {
             .split_once('=')
             .ok_or_else(|| format!("{text}: write CAUSE=ACTION"))?;
         let action: Action = action.parse()?;
-        *match cause {
-            "timeout" => &mut self.on_timeout,
-            "no_service" => &mut self.on_no_service,
-            "overload" => &mut self.on_overload,
-            "crash" => &mut self.on_crash,
-            "unscannable" => &mut self.on_unscannable,
-            "poison" => &mut self.on_poison,
-            other => {
-                let known = "timeout, no_service, overload, crash, unscannable, poison";
-                return Err(format!("{other}: no such cause; there are {known}"));
+        let (actions, cause) = match cause.split_once(':') {
+            None => (vec![&mut self.open, &mut self.exec], cause),
+            Some(("open", cause)) => (vec![&mut self.open], cause),
+            Some(("exec", cause)) => (vec![&mut self.exec], cause),
+            Some((other, _)) => {
+                return Err(format!("{other}: no such operation; there are open, exec"));
             }
-        } = action;
+        };
+        for actions in actions {
+            let known = actions.list().map(|(name, _)| name);
+            *actions.named(cause).ok_or_else(|| {
+                format!("{cause}: no such cause; there are {}", known.join(", "))
+            })? = action;
+        }
         Ok(())
     }
 }
@@ -226,8 +275,10 @@ mod tests {
     #[test]
     fn what_a_file_or_its_opener_can_bring_about_is_denied_by_every_preset() {
         for policies in [Policies::lenient(), Policies::strict()] {
-            assert!(policies.on_unscannable.denies() && policies.on_poison.denies());
-            assert!(policies.on_overload.denies());
+            for actions in [policies.open, policies.exec] {
+                assert!(actions.unscannable.denies() && actions.poison.denies());
+                assert!(actions.overload.denies());
+            }
         }
     }
 
@@ -236,8 +287,18 @@ mod tests {
         let mut policies = Policies::lenient();
         policies.set("timeout=deny").unwrap();
         policies.set("overload=EAGAIN").unwrap();
-        assert_eq!(policies.on_timeout, Action::Deny);
-        assert_eq!(policies.on_overload, Action::Errno(DenyErrno::Eagain));
+        policies.set("exec:crash=deny").unwrap();
+        let crash = |kind| policies.action(kind, Cause::Crash);
+        assert_eq!(crash(Operation::Exec), Action::Deny);
+        assert_eq!(crash(Operation::Open), Action::Allow);
+        assert_eq!(policies.open.timeout, Action::Deny);
+        assert_eq!(policies.exec.overload, Action::Errno(DenyErrno::Eagain));
+        assert!(
+            policies
+                .set("read:crash=deny")
+                .unwrap_err()
+                .contains("exec")
+        );
         assert!(
             policies
                 .set("timeout")

@@ -3,7 +3,7 @@
 //! The standard macro panics when the reader is gone and waits when the reader is slow. Neither may happen to a process
 //! that others wait for: operations would hang behind a full pipe, or pass because the supervisor died of a closed one.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -17,12 +17,41 @@ pub fn say(text: impl Display) {
     if poll(&mut [PollFd::new(&error, PollFlags::OUT)], Some(&now)) != Ok(1) {
         return;
     }
-    let mut line = format!("flthostd: {text}").into_bytes();
-    // A pipe that polls writable has room for this much.
-    line.truncate(LINE_MAX - 1);
-    line.push(b'\n');
+    // No allocation: the supervisor says things where nothing else must be able to fail or wait.
+    let mut line = Line {
+        bytes: [0; LINE_MAX],
+        length: 0,
+    };
+    // What does not fit is cut off.
+    write!(line, "flthostd: {text}").ok();
+    let end = line.length.min(LINE_MAX - 1);
+    if let Some(byte) = line.bytes.get_mut(end) {
+        *byte = b'\n';
+    }
+    let text = line.bytes.get(..=end).unwrap_or_default();
     // Whether it was read is the reader's own business.
-    rustix::io::write(error, &line).ok();
+    rustix::io::write(error, text).ok();
+}
+
+/// A line that is being put together.
+struct Line {
+    bytes: [u8; LINE_MAX],
+    length: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.length..).unwrap_or_default();
+        let length = room.len().min(text.len());
+        for (into, from) in room.iter_mut().zip(text.bytes()) {
+            *into = from;
+        }
+        self.length += length;
+        if length < text.len() {
+            return Err(fmt::Error);
+        }
+        Ok(())
+    }
 }
 
 /// Longest line in bytes: `PIPE_BUF`.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::filter::{Altitude, Filter, Pre};
 use crate::operation::{Pended, Verdict};
 
-/// Filters in the order in which they are asked: highest altitude first.
+/// Filters in the order in which they are asked: highest altitude first. An operation is taken through them in triage, up
+/// to the first that may wait; if it comes to that, it comes again where waiting slows nobody, and is taken through all.
 pub struct Stack {
     filters: Vec<Arc<dyn Filter>>,
 }
@@ -32,6 +33,9 @@ impl Stack {
             let Some(filter) = pended.advance().and_then(|next| self.filters.get(next)) else {
                 return pended.complete(so_far);
             };
+            if filter.may_wait() && pended.can_be_sent_on() {
+                return pended.send_on();
+            }
             let Some(operation) = pended.operation() else {
                 return;
             };

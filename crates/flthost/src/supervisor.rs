@@ -1,58 +1,35 @@
 //! The process that holds the fanotify groups, starts the worker, and starts it again when it dies.
 //!
 //! While the supervisor lives, a dead worker leaves no hole: the groups stay open, so operations that nobody has read
-//! wait; those that the dead worker had read are decided by `on_crash` at once, before the next worker reads.
+//! wait; those that the dead worker had read are decided by `on_crash` at once, before the next worker reads. Once it has
+//! started it allocates nothing, opens nothing, and says nothing that could wait: what it would wait for could be an
+//! operation that waits for it.
 //!
 //! ```text
-//!   (start) ──▶ Running ── worker dies ──▶ settle what it had read ──▶ Running, or, budget used up,
-//!                  │                                                   Alone: answers by on_crash itself
-//!                  └─ signal, lifeline ──▶ Stopping ── worker ended, or killed ──▶ (groups closed)
+//!   (start) ──▶ Running ── worker dies, or its pulse stops ──▶ settle ──▶ Running, or, budget used up,
+//!                  │                                                      Alone: answers by on_crash itself
+//!                  ├─ signal, lifeline ──▶ Stopping ── worker ended, or killed ──▶ (groups closed)
+//!                  └─ SIGUSR1 ──▶ Released: no marks, everything allowed ──▶ (groups closed)
 //! ```
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, getrlimit, pidfd_send_signal,
-    set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior};
 
 use crate::config::Config;
-use crate::fanotify::{Class, Event, EventBuffer, Group, GroupError, Response, Watch};
-use crate::guarded::Guarded;
-use crate::marks::{Target, TargetError, follow};
+use crate::fanotify::{Defaults, Group, Response};
+use crate::keepers::Keepers;
 use crate::say::say;
-use crate::supervisor_os::{Child, fork, is_at_end, is_told_by_signal, reap, take_signals};
+pub use crate::start::StartError;
+use crate::start::{Held, lock_memory};
+use crate::supervisor_os::{
+    Child, Told, fork_beside_keepers, is_at_end, reap, take_signals, told_by_signal,
+};
 use crate::worker;
-
-/// Why a host cannot start. Nothing is guarded then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// No directory to guard was named.
-    #[error("nothing to guard: name at least one directory")]
-    NothingToGuard,
-    /// A directory cannot be guarded.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// The kernel gives no permission events.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    /// The limit of open files is too low for a filter host.
-    #[error(
-        "only {0} files may be open; a filter host needs at least {DESCRIPTORS_MIN} (raise the hard limit: ulimit -Hn)"
-    )]
-    Descriptors(u64),
-    /// The system refused.
-    #[error("{0}: {1}")]
-    System(&'static str, io::Error),
-}
-
-/// Descriptors below which a host does not start: each pending operation holds one.
-const DESCRIPTORS_MIN: u64 = 4_096;
 
 /// The time in which restarts are counted; [`Config::restarts`] may be in it.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -63,72 +40,62 @@ const ALONE: Duration = Duration::from_secs(60);
 /// How long the worker may take to end when it is told to.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How long a killed worker may take to be gone. One that takes longer has a thread inside a hung filesystem.
+const LAST_BREATH: Duration = Duration::from_millis(200);
+
+/// How often the supervisor looks whether the worker lives.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Looks in a row at which the worker's pulse has not moved before it is killed.
+const LOOKS: u32 = 6;
+
+/// Time for what waits unread when the host ends.
+const LEFT_OVER: Duration = Duration::from_millis(500);
+
 /// Runs a filter host until it is told to end. Blocks; must be called while the process has one thread.
 ///
 /// # Errors
 /// [`StartError`] when it cannot start. Once it has started it ends only when it is told to.
 pub fn run(config: &Config) -> Result<(), StartError> {
-    let descriptors = raise_descriptors()?;
-    let guarded = prepare(config)?;
+    let held = Held::open(config)?;
     let system = |doing| move |error| StartError::System(doing, error);
     // A dump of a dying worker is written before the worker counts as dead, often by a program that opens files; where
     // those are guarded, it would wait for an answer that nobody gives any more.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| StartError::System("cannot turn core dumps off", error.into()))?;
-    let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
+    let signals = [
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGPIPE,
+        libc::SIGUSR1,
+    ];
     let signals = take_signals(&signals).map_err(system("cannot take signals"))?;
+    let groups = held.groups();
+    let keepers = Keepers::start(&groups, held.journal, config.crash_defaults())
+        .map_err(system("cannot start the supervisor's threads"))?;
+    lock_memory();
     let mut supervisor = Supervisor {
         config,
-        guarded,
+        restarts: Vec::with_capacity(config.restarts.saturating_add(2)),
+        held,
+        groups,
+        keepers,
         signals,
-        descriptors,
-        restarts: Vec::new(),
+        lingering: None,
     };
-    let mut settled = None;
-    loop {
-        // Only the first worker may fail for good: behind a later one operations wait, and marks are set.
-        let first = settled.is_none();
-        let ended = match supervisor.start_worker(settled) {
-            Ok(worker) => supervisor.watch(worker),
-            Err(error) if first => {
-                return Err(StartError::System("cannot start the worker", error));
-            }
-            Err(error) => {
-                say(format_args!("cannot start the worker: {error}"));
-                Some(worker::EXIT_CANNOT_START)
-            }
-        };
-        let Some(code) = ended else {
-            return Ok(());
-        };
-        if first && code == worker::EXIT_CANNOT_START {
-            return Err(StartError::System(
-                "the worker could not start",
-                io::Error::other("it said why above"),
-            ));
-        }
-        let count = supervisor.settle();
-        say(format_args!(
-            "the worker ended ({code}); {count} operations were decided by policy"
-        ));
-        settled = Some(count);
-        if !supervisor.may_restart() {
-            say("the worker ends again and again; operations are decided by policy from now on");
-            if supervisor.answer_alone() {
-                return Ok(());
-            }
-            say("trying a worker again");
-            supervisor.restarts.clear();
-        }
-    }
+    supervisor.run()
 }
 
 struct Supervisor<'a> {
     config: &'a Config,
-    guarded: Vec<Guarded>,
+    held: Held,
+    groups: Vec<Arc<Group>>,
+    keepers: Keepers,
     signals: OwnedFd,
-    descriptors: u32,
     restarts: Vec<Instant>,
+    /// A worker that was killed and is not gone: one of its threads is inside a hung filesystem.
+    lingering: Option<Child>,
 }
 
 /// The running worker, and the pipe by which it is told to end.
@@ -137,18 +104,73 @@ struct Running {
     tell: OwnedFd,
 }
 
+/// Why a worker is watched no more.
+enum Ended {
+    /// By itself, or because it was stuck: its exit code, or the negative signal.
+    Alone(i32),
+    /// The host was told to end.
+    Told(Told),
+}
+
 impl Supervisor<'_> {
+    fn run(&mut self) -> Result<(), StartError> {
+        let mut settled = None;
+        loop {
+            // Only the first worker may fail for good: behind a later one operations wait, and marks are set.
+            let first = settled.is_none();
+            let ended = match self.start_worker(settled) {
+                Ok(worker) => self.watch(worker),
+                Err(error) if first => {
+                    return Err(StartError::System("cannot start the worker", error));
+                }
+                Err(error) => {
+                    say(format_args!("cannot start the worker: {error}"));
+                    Ended::Alone(worker::EXIT_CANNOT_START)
+                }
+            };
+            let code = match ended {
+                Ended::Alone(code) => code,
+                Ended::Told(told) => {
+                    self.end(told);
+                    return Ok(());
+                }
+            };
+            if first && code == worker::EXIT_CANNOT_START {
+                return Err(StartError::System(
+                    "the worker could not start",
+                    io::Error::other("it said why above"),
+                ));
+            }
+            let count = self.settle();
+            say(format_args!(
+                "the worker ended ({code}); {count} operations were decided by policy"
+            ));
+            settled = Some(count);
+            if !self.may_restart() {
+                say(
+                    "the worker ends again and again; operations are decided by policy from now on",
+                );
+                if let Some(told) = self.answer_alone() {
+                    self.end(told);
+                    return Ok(());
+                }
+                say("trying a worker again");
+                self.restarts.clear();
+            }
+        }
+    }
+
     fn start_worker(&self, settled: Option<u64>) -> io::Result<Running> {
+        self.held.journal.forget();
         let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let tell_of_parent = rustix::fd::AsRawFd::as_raw_fd(&tell);
-        let child = fork(|| {
+        let tell_of_parent = tell.as_raw_fd();
+        let child = fork_beside_keepers(|| {
             let start = worker::Start {
                 config: self.config,
-                guarded: &self.guarded,
+                held: &self.held,
                 told,
                 parents_end: tell_of_parent,
                 signals: &self.signals,
-                descriptors: self.descriptors,
                 settled,
             };
             worker::run(start)
@@ -156,50 +178,156 @@ impl Supervisor<'_> {
         Ok(Running { child, tell })
     }
 
-    /// Waits until the worker ends by itself: its exit code. `None`: it was told to end, and has.
-    fn watch(&self, worker: Running) -> Option<i32> {
+    /// Waits until the worker ends by itself, is killed because it is stuck, or the host is told to end.
+    fn watch(&mut self, worker: Running) -> Ended {
+        let (mut pulse, mut still) = (self.held.journal.pulse(), 0);
+        let mut looked = Instant::now();
         loop {
-            let mut fds = vec![
-                PollFd::new(&worker.child.pidfd, PollFlags::IN),
-                PollFd::new(&self.signals, PollFlags::IN),
-            ];
-            let input = rustix::stdio::stdin();
-            if self.config.lifeline {
-                fds.push(PollFd::new(&input, PollFlags::IN));
+            let (gone, told) = self.look(Some(&worker.child), LOOK);
+            if gone {
+                return Ended::Alone(reap(worker.child.pid));
             }
-            if poll(&mut fds, None).is_err() {
-                continue;
+            if let Some(told) = told {
+                match told {
+                    Told::End => self.stop(worker),
+                    Told::Release => drop(self.kill(worker.child)),
+                }
+                return Ended::Told(told);
             }
-            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            drop(fds);
-            if ready.first() == Some(&true) {
-                return Some(reap(worker.child.pid));
+            // Looks, not time: a machine that was asleep, or has none to spare, is no fault of the worker.
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                let now = self.held.journal.pulse();
+                still = if now == pulse { still + 1 } else { 0 };
+                pulse = now;
             }
-            let signalled = ready.get(1) == Some(&true) && is_told_by_signal(&self.signals);
-            let lifeline_cut = ready.get(2) == Some(&true) && is_at_end(input);
-            if signalled || lifeline_cut {
-                stop(worker);
-                // What it had not answered is decided here; the last close of the groups would allow it.
-                self.settle();
-                return None;
+            if still >= LOOKS {
+                say("the worker is stuck; it is killed");
+                return Ended::Alone(self.kill(worker.child));
             }
         }
     }
 
-    /// Decides what a dead worker had read. Nobody else reads now, so no answer can hit another operation.
+    /// Waits for at most this long: whether the worker is gone, and what the host was told.
+    fn look(&mut self, worker: Option<&Child>, limit: Duration) -> (bool, Option<Told>) {
+        let input = rustix::stdio::stdin();
+        // What is not there has the signals in its place.
+        let signals = self.signals.as_fd();
+        let lifeline = if self.config.lifeline { input } else { signals };
+        let worker_fd = worker.map_or(signals, |child| child.pidfd.as_fd());
+        let lingering = self.lingering.as_ref();
+        let lingering_fd = lingering.map_or(signals, |child| child.pidfd.as_fd());
+        let mut fds = [signals, worker_fd, lingering_fd, lifeline]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        if poll(&mut fds, Some(&timespec(limit))).is_err() {
+            return (false, None);
+        }
+        let [signal, gone, lingering, lifeline] = fds.map(|fd| !fd.revents().is_empty());
+        if lingering && self.lingering.is_some() {
+            self.bury();
+        }
+        let told = if signal {
+            told_by_signal(&self.signals)
+        } else {
+            None
+        };
+        let cut = self.config.lifeline && lifeline && is_at_end(input);
+        (
+            worker.is_some() && gone,
+            told.or_else(|| cut.then_some(Told::End)),
+        )
+    }
+
+    /// Tells the worker to end; kills it if it does not.
+    fn stop(&mut self, worker: Running) {
+        // Fails only where the worker has ended already.
+        rustix::io::write(&worker.tell, b"s").ok();
+        if is_gone(&worker.child, GRACE) {
+            reap(worker.child.pid);
+        } else {
+            self.kill(worker.child);
+        }
+    }
+
+    /// Kills the worker. One that does not go keeps the groups whose filesystems hold it, until it does.
+    fn kill(&mut self, worker: Child) -> i32 {
+        pidfd_send_signal(&worker.pidfd, Signal::KILL).ok();
+        if is_gone(&worker, LAST_BREATH) {
+            return reap(worker.pid);
+        }
+        say("a thread of the worker is inside a filesystem that hangs; only that one is held up");
+        let journal = self.held.journal;
+        for place in (0..self.groups.len()).filter(|place| journal.is_inside(*place)) {
+            journal.quarantine(place, worker.pid.as_raw_nonzero().get());
+        }
+        self.keepers.look_around();
+        // Of several, the last is remembered; the groups of the others stay with the keepers.
+        self.lingering = Some(worker);
+        -libc::SIGKILL
+    }
+
+    /// A killed worker has gone at last: what its last thread had read is decided, and its groups are free.
+    fn bury(&mut self) {
+        let Some(gone) = self.lingering.take() else {
+            return;
+        };
+        reap(gone.pid);
+        let (strictest, journal) = (self.strictest(), self.held.journal);
+        for (place, group) in self.groups.iter().enumerate() {
+            if journal.quarantined(place) == gone.pid.as_raw_nonzero().get() {
+                group.sweep(self.held.descriptors, strictest);
+                journal.quarantine(place, 0);
+            }
+        }
+    }
+
+    /// Decides what a dead worker had read: what the journal knows as it says, the rest as strictly as any policy does.
+    /// Nobody else reads now, so no answer can hit another operation.
     fn settle(&self) -> u64 {
-        let response = self.crash_response();
-        self.groups()
-            .map(|group| group.sweep(self.descriptors, response))
+        let journal = &self.held.journal;
+        let owed = journal.take_all().filter(|(number, owed)| {
+            let group = self.groups.get(owed.group);
+            group.is_some_and(|group| group.respond(*number, owed.response).is_ok())
+        });
+        let noted = u64::try_from(owed.count()).unwrap_or(u64::MAX);
+        noted + self.sweep(self.strictest())
+    }
+
+    /// Answers whatever a dead worker may have read and not noted.
+    fn sweep(&self, response: Response) -> u64 {
+        // The system gives the lowest free number. So one that was not noted is above the highest noted one by no more
+        // than what else a worker may hold.
+        let limit = self
+            .held
+            .journal
+            .highest()
+            .saturating_add(self.held.reserved());
+        let limit = limit.min(self.held.descriptors);
+        self.used_groups()
+            .map(|group| group.sweep(limit, response))
             .sum()
     }
 
+    /// The groups that guard something.
+    fn used_groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        let places = self.groups.iter().enumerate();
+        places
+            .filter(|(place, _)| self.held.is_used(place / 2))
+            .map(|(_, group)| group)
+    }
+
     /// What becomes of operations that the worker cannot decide any more.
-    fn crash_response(&self) -> Response {
-        if self.config.monitor {
-            Response::Allow
-        } else {
-            self.config.policies.on_crash.response()
+    fn crash_defaults(&self) -> Defaults {
+        self.config.crash_defaults()
+    }
+
+    /// The strictest of them.
+    fn strictest(&self) -> Response {
+        let Defaults { open, exec } = self.crash_defaults();
+        match (open, exec) {
+            (Response::Allow, other) | (other, Response::Allow) => other,
+            (Response::Deny, _) | (_, Response::Deny) => Response::Deny,
+            (errno, _) => errno,
         }
     }
 
@@ -209,139 +337,82 @@ impl Supervisor<'_> {
         self.restarts.len() <= self.config.restarts
     }
 
-    /// Answers every operation by policy, and marks new directories, for a while: `false`, or until the host is told to
-    /// end: `true`.
-    fn answer_alone(&self) -> bool {
-        let response = self.crash_response();
-        let mut buffer = EventBuffer::with_capacity(64);
+    /// Answers every operation by policy for a while: nothing, or until the host is told something: that.
+    fn answer_alone(&mut self) -> Option<Told> {
+        self.keepers.answer(self.crash_defaults());
+        // New directories are marked by a process of its own, because that opens them.
+        let follower = self.start_follower();
         let until = Instant::now() + ALONE;
-        loop {
+        let mut told = None;
+        while told.is_none() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let left = Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            };
-            let groups: Vec<_> = self.groups().cloned().collect();
-            let mut fds: Vec<_> = groups
-                .iter()
-                .map(|group| PollFd::new(group, PollFlags::IN))
-                .collect();
-            fds.push(PollFd::new(&self.signals, PollFlags::IN));
-            let input = rustix::stdio::stdin();
-            if self.config.lifeline {
-                fds.push(PollFd::new(&input, PollFlags::IN));
-            }
-            let watches = fds.len();
-            fds.extend(
-                self.guarded
-                    .iter()
-                    .map(|guarded| PollFd::new(&guarded.watch, PollFlags::IN)),
-            );
-            if poll(&mut fds, Some(&left)).is_err() {
-                continue;
-            }
-            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            drop(fds);
-            let told = ready.get(groups.len()) == Some(&true) && is_told_by_signal(&self.signals);
-            let lifeline = self.config.lifeline && ready.get(groups.len() + 1) == Some(&true);
-            if told || (lifeline && is_at_end(input)) {
-                return true;
-            }
-            let news = ready.get(watches..).unwrap_or_default();
-            for (guarded, _) in self.guarded.iter().zip(news).filter(|(_, news)| **news) {
-                let followed = follow(&[&guarded.group], &guarded.watch, &guarded.target);
-                if let Err(error) = followed {
-                    say(format_args!("a directory is not guarded: {error}"));
-                }
-            }
-            for (group, _) in groups.iter().zip(&ready).filter(|(_, ready)| **ready) {
-                // Each permission is dropped, which answers with the default.
-                for event in group.read(&mut buffer, response).into_iter().flatten() {
-                    drop::<Event>(event);
-                }
-            }
+            told = self.look(None, left).1;
         }
-    }
-
-    fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
-        let mut seen: Vec<&Arc<Group>> = Vec::new();
-        for guarded in &self.guarded {
-            if !seen.iter().any(|group| Arc::ptr_eq(group, &guarded.group)) {
-                seen.push(&guarded.group);
-            }
+        if let Ok(follower) = follower {
+            self.kill(follower.child);
         }
-        seen.into_iter()
+        self.keepers.rest();
+        told
     }
-}
 
-/// Tells the worker to end; kills it if it does not.
-fn stop(worker: Running) {
-    // Fails only where the worker has ended already.
-    rustix::io::write(&worker.tell, b"s").ok();
-    let grace = Timespec {
-        tv_sec: i64::try_from(GRACE.as_secs()).unwrap_or(1),
-        tv_nsec: 0,
-    };
-    if poll(
-        &mut [PollFd::new(&worker.child.pidfd, PollFlags::IN)],
-        Some(&grace),
-    ) == Ok(0)
-    {
-        pidfd_send_signal(&worker.child.pidfd, Signal::KILL).ok();
+    fn start_follower(&self) -> io::Result<Running> {
+        let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let tell_of_parent = tell.as_raw_fd();
+        let child = fork_beside_keepers(|| worker::follow_only(&self.held, told, tell_of_parent))?;
+        Ok(Running { child, tell })
     }
-    reap(worker.child.pid);
-}
 
-/// Raises the limit of open files to what is allowed, and checks that it will do.
-fn raise_descriptors() -> Result<u32, StartError> {
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit
-        .maximum
-        .unwrap_or(DESCRIPTORS_MAX)
-        .min(DESCRIPTORS_MAX);
-    let raised = Rlimit {
-        current: Some(most),
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised)
-        .map_err(|error| StartError::System("cannot raise the limit of files", error.into()))?;
-    if most < DESCRIPTORS_MIN {
-        return Err(StartError::Descriptors(most));
-    }
-    Ok(u32::try_from(most).unwrap_or(u32::MAX))
-}
-
-/// More than this is not needed, and settling looks at every number.
-const DESCRIPTORS_MAX: u64 = 65_536;
-
-/// Opens everything that guards, marks nothing yet. One group for each filesystem: a hung one blocks only its own.
-fn prepare(config: &Config) -> Result<Vec<Guarded>, StartError> {
-    if config.guards.is_empty() {
-        return Err(StartError::NothingToGuard);
-    }
-    let targets = config
-        .guards
-        .iter()
-        .map(Target::open)
-        .collect::<Result<Vec<_>, _>>()?;
-    Group::probe()?;
-    let mut guarded: Vec<Guarded> = Vec::new();
-    for target in targets {
-        let same = guarded
-            .iter()
-            .find(|other| other.target.device() == target.device());
-        let group = match same {
-            Some(other) => Arc::clone(&other.group),
-            None => Arc::new(Group::new(Class::PreContent)?),
+    /// There is no worker any more, and the host ends: what is left is decided, so that the last close allows nothing
+    /// that policy would not.
+    fn end(&self, told: Told) {
+        let (defaults, strictest) = match told {
+            Told::End => (self.crash_defaults(), None),
+            Told::Release => (Response::Allow.into(), Some(Response::Allow)),
         };
-        guarded.push(Guarded {
-            target,
-            group,
-            watch: Watch::new()?,
-        });
+        // Nothing new comes; what fails here is asked until the groups are closed.
+        for group in &self.groups {
+            group.unmark_all().ok();
+        }
+        match strictest {
+            None => self.settle(),
+            Some(response) => self.sweep(response),
+        };
+        self.keepers.answer(defaults);
+        let end = Instant::now() + LEFT_OVER;
+        while self.used_groups().any(|group| is_readable(group)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if told == Told::Release {
+            say("released: everything that waited was allowed, and nothing is guarded any more");
+        }
     }
-    Ok(guarded)
+}
+
+fn is_readable(group: &Group) -> bool {
+    let now = timespec(Duration::ZERO);
+    matches!(
+        poll(&mut [PollFd::new(group, PollFlags::IN)], Some(&now)),
+        Ok(1..)
+    )
+}
+
+/// Whether a process ends within this time.
+fn is_gone(child: &Child, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let left = timespec(end.saturating_duration_since(Instant::now()));
+        match poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            // Interrupted.
+            Err(_) => {}
+        }
+    }
+}
+
+fn timespec(length: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: length.subsec_nanos().into(),
+    }
 }

@@ -33,8 +33,20 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Child> {
             "a process with several threads cannot be forked safely",
         ));
     }
-    // SAFETY: fork in a process of one thread (checked above) leaves the child a complete copy: no lock is held by a
-    // thread that does not exist there.
+    fork_beside_keepers(child)
+}
+
+/// As [`fork`], in a process whose other threads are the supervisor's, which allocate nothing and hold no lock of the
+/// library while they sleep. Allocates nothing itself.
+///
+/// # Errors
+/// The system's.
+///
+/// # References
+/// fork(2).
+pub(crate) fn fork_beside_keepers(child: impl FnOnce() -> i32) -> io::Result<Child> {
+    // SAFETY: the child is a complete copy but for the other threads; those that the callers have hold no lock that the
+    // child could need (see above), and the system's allocator is made usable for it by fork itself.
     let pid = unsafe { libc::fork() };
     match Pid::from_raw(pid) {
         _ if pid < 0 => Err(io::Error::last_os_error()),
@@ -351,19 +363,30 @@ pub(crate) fn close(number: RawFd) {
     unsafe { libc::close(number) };
 }
 
-/// Whether a signal that means the end has come; others are taken and forgotten.
-pub(crate) fn is_told_by_signal(signals: &OwnedFd) -> bool {
+/// What a signal tells a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// To end (`SIGTERM`, `SIGINT`).
+    End,
+    /// To let everything go on, and to end (`SIGUSR1`).
+    Release,
+}
+
+/// What a signal has told, if one has come that means something; others are taken and forgotten.
+pub(crate) fn told_by_signal(signals: &OwnedFd) -> Option<Told> {
     // struct signalfd_siginfo begins with the signal's number and has 128 bytes.
     let mut info = [0u8; 128];
     while rustix::io::read(signals, &mut info) == Ok(info.len()) {
         let number = info
             .first_chunk()
             .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-        if number == libc::SIGTERM || number == libc::SIGINT {
-            return true;
+        match number {
+            libc::SIGTERM | libc::SIGINT => return Some(Told::End),
+            libc::SIGUSR1 => return Some(Told::Release),
+            _ => {}
         }
     }
-    false
+    None
 }
 
 /// Whether a readable input is at its end. What was written to it is taken and means nothing.

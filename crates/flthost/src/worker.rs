@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,32 +15,31 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::Config;
 use crate::control::{Control, ControlHandler};
-use crate::decision::{Decider, RING};
-use crate::events::{Event, Events, EventsHandler, Guard, Started};
+use crate::decision::Decider;
+use crate::events::{Event, Events, EventsHandler, Started};
 use crate::exempt::Exempt;
-use crate::fanotify;
 use crate::filters::{Ask, Exclude, Trace};
-use crate::guarded::Guarded;
-use crate::marks::{MarkedTree, TargetKind, TreeError, follow, mark_tree};
-use crate::names::{NameSlot, Names};
-use crate::operation::{Operation, Pended, Verdict};
-use crate::policy::Cause;
+use crate::marking::{keep_following, mark};
+use crate::names::Names;
+use crate::pair::Role;
+use crate::pulse::Pulse;
+use crate::reader::Readers;
 use crate::say::say;
 use crate::scanner::{Scanner, scanner_uid};
 use crate::stack::Stack;
-use crate::supervisor_os::{is_at_end, is_told_by_signal};
+use crate::start::{Held, lock_memory};
+use crate::supervisor_os::{is_at_end, told_by_signal};
 
 /// What a worker begins with.
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) guarded: &'a [Guarded],
+    pub(crate) held: &'a Held,
     /// Readable when the worker is to end; at its end when the supervisor has died.
     pub(crate) told: OwnedFd,
     /// The number of the supervisor's own end of it, which this process has a copy of.
     pub(crate) parents_end: RawFd,
     /// Readable when a signal has come to this process.
     pub(crate) signals: &'a OwnedFd,
-    pub(crate) descriptors: u32,
     /// Set on a restart: operations of the dead worker that were decided by policy.
     pub(crate) settled: Option<u64>,
 }
@@ -48,26 +47,11 @@ pub(crate) struct Start<'a> {
 /// Exit code of a worker that could not start and has said why: starting it again would not help.
 pub(crate) const EXIT_CANNOT_START: i32 = 3;
 
-/// Events that one read may install descriptors for.
-const BATCH: usize = 64;
-
-/// Descriptors that are not for pending operations: the log's ring, ports, services, a walk through a tree.
-const RESERVED: usize = RING + 1_024;
+/// Between two rounds of tidying up.
+const TIDY: Duration = Duration::from_secs(10);
 
 /// How long the first start waits for the scanner before it guards without one.
 const SCANNER_WAIT: Duration = Duration::from_secs(30);
-
-/// What the reading threads share.
-#[derive(Debug)]
-struct Host {
-    decider: Arc<Decider>,
-    stack: Arc<Stack>,
-    exempt: Arc<Exempt>,
-    next_id: AtomicU64,
-    room: usize,
-    events: Arc<Events>,
-    names: Names,
-}
 
 /// Runs the worker; gives its exit code.
 pub(crate) fn run(start: Start<'_>) -> i32 {
@@ -92,7 +76,7 @@ fn abort_on_panic() {
 }
 
 /// Ends this process because a part of it can do its work no more; the supervisor goes on as after a crash.
-fn fail(why: impl std::fmt::Display) -> ! {
+pub(crate) fn fail(why: impl std::fmt::Display) -> ! {
     say(why);
     std::process::abort()
 }
@@ -100,6 +84,8 @@ fn fail(why: impl std::fmt::Display) -> ! {
 fn serve(start: Start<'_>) -> Result<(), String> {
     close_number(start.parents_end);
     let config = start.config;
+    let (held, journal) = (start.held, start.held.journal);
+    lock_memory();
     let decider = Arc::new(Decider::new(config.policies, config.monitor));
     let exempt = Arc::new(Exempt::new());
     let events = Arc::new(Events::default());
@@ -123,22 +109,32 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         ports: Mutex::default(),
     });
 
-    let descriptors = usize::try_from(start.descriptors).unwrap_or(usize::MAX);
-    let room = descriptors.saturating_sub(RESERVED + BATCH * start.guarded.len());
-    let host = Arc::new(Host {
+    let room = held.descriptors.saturating_sub(held.reserved());
+    let pulse = Arc::new(Pulse::new());
+    let beating = (Arc::clone(&pulse), Arc::clone(&decider), ask.clone());
+    spawn("pulse", move || {
+        let (pulse, decider, ask) = beating;
+        pulse.beat(journal, || {
+            decider.touch();
+            ask.touch();
+        })
+    })?;
+    let readers = Arc::new(Readers {
         decider: Arc::clone(&decider),
         stack,
         exempt: Arc::clone(&exempt),
         next_id: AtomicU64::new(1),
-        room,
+        room: usize::try_from(room).unwrap_or(usize::MAX),
         events: Arc::clone(&events),
         names: Names::start().map_err(|error| format!("cannot start a thread: {error}"))?,
+        journal,
+        defaults: config.crash_defaults(),
     });
     let logged = (Arc::clone(&events), Arc::clone(&decider));
     spawn("log", move || logged.0.log(&logged.1))?;
     // Before anything else is opened: marks of an earlier worker may cover it, and its question would wait for readers.
     ask.expect_service(config.scanner.is_some());
-    start_readers(&host, start.guarded)?;
+    start_readers(&readers, held, &pulse)?;
 
     let names = PortNames(&control);
     let scan = listen(config, &control, "scan", 16, ask.handler())?;
@@ -166,7 +162,7 @@ fn serve(start: Start<'_>) -> Result<(), String> {
     if let Some(scanner) = scanner.as_ref().filter(|_| start.settled.is_none()) {
         wait_for_service(&ask, scanner)?;
     }
-    let guards = mark(start.guarded, start.settled.is_none())?;
+    let guards = mark(&held.guarded, start.settled.is_none())?;
     *control
         .guards
         .lock()
@@ -190,9 +186,10 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         });
     }
     thread::scope(|scope| {
-        for guarded in start.guarded {
+        for guarded in &held.guarded {
             scope.spawn(move || keep_following(guarded));
         }
+        scope.spawn(move || keep_tidy(held));
         wait_for_end(&start);
         // Threads that read or follow end with the process; everything else is put away in order.
         drop(scanner);
@@ -201,6 +198,28 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         drop(names);
         end_process()
     })
+}
+
+/// Runs a process that marks new directories, while the supervisor answers by policy; it ends when it is killed.
+pub(crate) fn follow_only(held: &Held, lifeline: OwnedFd, parents_end: RawFd) -> i32 {
+    close_number(parents_end);
+    rustix::thread::set_name(c"flthostd-follow").ok();
+    // It must not outlive a supervisor that dies, and reads nothing.
+    thread::scope(|scope| {
+        for guarded in &held.guarded {
+            scope.spawn(move || keep_following(guarded));
+        }
+        while !is_at_end(&lifeline) {}
+        end_process()
+    })
+}
+
+/// Forgets, now and then, what nothing else would.
+fn keep_tidy(held: &Held) -> ! {
+    loop {
+        thread::sleep(TIDY);
+        held.pairs.iter().for_each(|pair| pair.forget_dead());
+    }
 }
 
 /// The names of this host's ports, which are given back when it ends, also where it ends before it guards.
@@ -240,15 +259,17 @@ fn listen<H: PortHandler>(
     Ok(port)
 }
 
-fn start_readers(host: &Arc<Host>, guarded: &[Guarded]) -> Result<(), String> {
-    let mut started: Vec<&Arc<fanotify::Group>> = Vec::new();
-    for Guarded { group, .. } in guarded {
-        if started.iter().any(|other| Arc::ptr_eq(other, group)) {
+/// Starts a reader for each group that guards something: questions first, so that nothing passes triage unread.
+fn start_readers(readers: &Arc<Readers>, held: &Held, pulse: &Pulse) -> Result<(), String> {
+    for (place, pair) in held.pairs.iter().enumerate() {
+        if !held.is_used(place) {
             continue;
         }
-        started.push(group);
-        let (host, group) = (Arc::clone(host), Arc::clone(group));
-        spawn("reader", move || host.read(&group))?;
+        for role in [Role::Questions, Role::Triage] {
+            let (readers, pair, work) = (Arc::clone(readers), Arc::clone(pair), pulse.watch());
+            let place = 2 * place + usize::from(role == Role::Questions);
+            spawn("reader", move || readers.read(&pair, role, place, &work))?;
+        }
     }
     Ok(())
 }
@@ -295,71 +316,6 @@ fn wait_for_service(ask: &Ask, scanner: &Scanner) -> Result<(), String> {
     Ok(())
 }
 
-/// Marks what is guarded. A restarted worker finds the marks of the first: what fails then is said, and guarding goes on.
-fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, String> {
-    let mut guards = Vec::new();
-    for Guarded {
-        target,
-        group,
-        watch,
-    } in guarded
-    {
-        let kind = match target.kind() {
-            TargetKind::Filesystem => "filesystem",
-            TargetKind::Directory => "directory",
-        };
-        let marked = match mark_tree(&[group], watch, target) {
-            Ok(marked) => marked,
-            Err(error) => {
-                let text = format!("cannot guard {}: {error}", target.path().display());
-                if first {
-                    return Err(text);
-                }
-                say(text);
-                MarkedTree::default()
-            }
-        };
-        guards.push(Guard {
-            path: target.path().display().to_string(),
-            kind,
-            directories: marked.directories,
-        });
-    }
-    Ok(guards)
-}
-
-/// Marks new directories for as long as the process lives.
-fn keep_following(guarded: &Guarded) {
-    loop {
-        match poll(&mut [PollFd::new(&guarded.watch, PollFlags::IN)], None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => fail(format_args!("cannot wait for new directories: {error}")),
-        }
-        match follow(&[&guarded.group], &guarded.watch, &guarded.target) {
-            Ok(_) => {}
-            Err(error @ TreeError::Watch(_)) => {
-                fail(format_args!("new directories are no longer seen: {error}"));
-            }
-            Err(error) => {
-                say(format_args!("a directory is not guarded: {error}"));
-                mark_again(guarded);
-            }
-        }
-    }
-}
-
-/// What was to be marked is known only by looking: marks the whole tree, until that succeeds, ever more rarely.
-fn mark_again(guarded: &Guarded) {
-    let mut pause = Duration::from_secs(1);
-    loop {
-        thread::sleep(pause);
-        if mark_tree(&[&guarded.group], &guarded.watch, &guarded.target).is_ok() {
-            return say("all directories are guarded again");
-        }
-        pause = (pause * 2).min(Duration::from_secs(60));
-    }
-}
-
 /// Waits until the worker is to end. A supervisor that dies does not end it: it goes on, and the lifeline and the
 /// signals that the supervisor would have obeyed count here.
 fn wait_for_end(start: &Start<'_>) {
@@ -382,7 +338,7 @@ fn wait_for_end(start: &Start<'_>) {
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         if !supervised {
-            let told = ready.first() == Some(&true) && is_told_by_signal(start.signals);
+            let told = ready.first() == Some(&true) && told_by_signal(start.signals).is_some();
             if told || (ready.get(1) == Some(&true) && is_at_end(input)) {
                 return;
             }
@@ -403,68 +359,6 @@ fn end_process() -> ! {
         reason = "threads that wait for the kernel cannot be joined"
     )]
     std::process::exit(0)
-}
-
-impl Host {
-    /// Reads one group's operations for as long as the process lives.
-    fn read(self: Arc<Self>, group: &Arc<fanotify::Group>) {
-        let mut buffer = fanotify::EventBuffer::with_capacity(BATCH);
-        let default = self.decider.default_response();
-        loop {
-            match poll(&mut [PollFd::new(group, PollFlags::IN)], None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => fail(format_args!("cannot wait for operations: {error}")),
-            }
-            match group.read(&mut buffer, default) {
-                Ok(batch) => batch.for_each(|event| self.handle(event)),
-                Err(error) => fail(format_args!("cannot read operations: {error}")),
-            }
-        }
-    }
-
-    fn handle(&self, event: fanotify::Event) {
-        let (operation, pid, permission) = match event {
-            fanotify::Event::Permission {
-                operation,
-                pid,
-                permission,
-            } => (operation, pid, permission),
-            fanotify::Event::Unopenable { .. } => return self.decider.unopenable(),
-            // Whoever is behind it waits for an answer that this process cannot give; a sweep can.
-            fanotify::Event::Malformed => fail("the kernel tells of operations in an unknown form"),
-            _ => return,
-        };
-        if pid.is_some_and(|pid| self.exempt.covers(pid)) {
-            return self.decider.exempt(permission);
-        }
-        let full = self.decider.pending() >= self.room;
-        self.decider.begin();
-        let started = Instant::now();
-        let operation = Operation {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            kind: operation,
-            pid,
-            started,
-            deadline: started + self.decider.policies().deadline,
-            file: Arc::clone(permission.shared_file()),
-            name: NameSlot::default(),
-        };
-        let name = Arc::clone(&operation.name);
-        let pended = Pended::new(
-            operation,
-            permission,
-            Arc::clone(&self.decider),
-            Arc::clone(&self.stack),
-        );
-        if full {
-            return pended.complete_by_policy(Cause::Overload, "too many operations are pending");
-        }
-        self.stack.run(pended, Verdict::allow(Cause::Filter));
-        // After the question has gone out, and only for somebody who listens.
-        if let Some(pid) = pid.filter(|_| self.events.is_heard()) {
-            self.names.look_up(pid, &name);
-        }
-    }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {

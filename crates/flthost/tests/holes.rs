@@ -5,7 +5,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 
-use common::host::{Host, allow, command, kill, lives, opens, start_opener, try_open, until};
+use common::host::{
+    Host, allow, command, judge, kill, lives, opens, start_opener, try_open, until,
+};
 use common::{Place, outcome, text};
 use fltport::protocol::control::Request;
 use rustix::process::Signal;
@@ -136,4 +138,22 @@ fn scanner_pid(host: &Host) -> u32 {
     let ours = |entry: &&serde_json::Value| entry["port"].as_str().unwrap().ends_with("scan");
     let pid = list.as_array().unwrap().iter().find(ours).unwrap()["pid"].as_u64();
     u32::try_from(pid.unwrap()).unwrap()
+}
+
+#[test]
+fn a_file_whose_opens_triage_allows_is_asked_about_on_any_other_way_to_it() {
+    let Some(place) = Place::new() else { return };
+    let (excluded, other) = (place.file("cache/bad"), place.root.join("bad"));
+    fs::hard_link(&excluded, &other).unwrap();
+    let cache = place.root.join("cache");
+    let host = Host::start(&place, &["--strict", "--exclude", text(&cache)]);
+    let _service = host.serve(|_, question| judge(question));
+    for round in 0..50 {
+        // From the second on, the group of questions does not see them.
+        for _ in 0..round % 3 + 1 {
+            fs::read(&excluded).unwrap();
+        }
+        assert!(fs::read(&other).is_err(), "round {round}: unasked");
+    }
+    assert_eq!(host.count("by_service"), 50);
 }

@@ -6,7 +6,6 @@
 //! the scanner, and the files that were merely beside it lose nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +13,6 @@ use std::time::{Duration, Instant};
 use fltport::protocol::file::{self, Answer, FileProtocol};
 use fltport::protocol::{AskError, TypedPort};
 use fltport::{ClientPort, NtStatus, Peer, PortHandler, SendError, Timeout};
-
-use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::fanotify::Operation as Kind;
 use crate::filter::{Altitude, Filter, Pre};
@@ -132,6 +129,11 @@ impl Ask {
         )
     }
 
+    /// Takes the lock that questions need, and gives it back.
+    pub(crate) fn touch(&self) {
+        drop(self.shared.lock());
+    }
+
     /// Decides what waits by policy, and ends the filter's thread.
     pub fn stop(&self) {
         let mut state = self.shared.lock();
@@ -150,6 +152,10 @@ impl Filter for Ask {
 
     fn altitude(&self) -> Altitude {
         Altitude(328_000)
+    }
+
+    fn may_wait(&self) -> bool {
+        true
     }
 
     fn pre_operation(&self, _: &Operation) -> Pre {
@@ -498,15 +504,12 @@ impl Question {
 const DEATHS: usize = 4;
 const KILLED: Duration = Duration::from_secs(60);
 
-/// Facts for the service. Whoever hands questions out must not wait for the filesystem of one of them, so attributes are
-/// taken as the kernel has them (`AT_STATX_DONT_SYNC`).
+/// Facts for the service.
 fn describe(operation: &Operation) -> file::Question {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let wanted = StatxFlags::BASIC_STATS;
-    let stat = rustix::fs::statx(operation.file.as_fd(), c"", flags, wanted).ok();
+    let stamp = operation.stamp();
     let kind = match operation.kind() {
         Kind::Exec => file::Operation::Exec,
-        _ => file::Operation::Open,
+        Kind::Open => file::Operation::Open,
     };
     file::Question {
         id: operation.id(),
@@ -515,10 +518,8 @@ fn describe(operation: &Operation) -> file::Question {
             .pid()
             .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
             .unwrap_or(0),
-        device: stat.as_ref().map_or(0, |stat| {
-            rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor)
-        }),
-        inode: stat.as_ref().map_or(0, |stat| stat.stx_ino),
-        size: stat.map_or(0, |stat| stat.stx_size),
+        device: stamp.map_or(0, |stamp| stamp.id.device),
+        inode: stamp.map_or(0, |stamp| stamp.id.inode),
+        size: stamp.map_or(0, |stamp| stamp.size),
     }
 }

@@ -38,7 +38,9 @@ impl Filter for Trace {
             Kind::Exec => &self.execs,
             _ => &self.opens,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        if !operation.is_repeated() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         Pre::Pass
     }
 }

@@ -1,0 +1,81 @@
+//! Marking what is guarded, in the worker: at its start, and for as long as directories and filesystems appear.
+
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::events::Guard;
+use crate::fanotify::Group;
+use crate::guarded::Guarded;
+use crate::marks::{MarkedTree, TargetKind, TreeError, follow, mark_tree};
+use crate::say::say;
+use crate::worker::fail;
+
+impl Guarded {
+    /// Its groups in the order in which they have to be marked: what triage lets pass must be asked about.
+    fn groups(&self) -> [&Group; 2] {
+        [&self.pair.questions, &self.pair.triage]
+    }
+}
+
+/// Marks what is guarded. A restarted worker finds the marks of the first: what fails then is said, and guarding goes on.
+pub(crate) fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, String> {
+    let mut guards = Vec::new();
+    for guarded in guarded {
+        let target = &guarded.target;
+        let kind = match target.kind() {
+            TargetKind::Filesystem => "filesystem",
+            TargetKind::Directory => "directory",
+        };
+        let marked = match mark_tree(&guarded.groups(), &guarded.watch, target) {
+            Ok(marked) => marked,
+            Err(error) => {
+                let text = format!("cannot guard {}: {error}", target.path().display());
+                if first {
+                    return Err(text);
+                }
+                say(text);
+                MarkedTree::default()
+            }
+        };
+        guards.push(Guard {
+            path: target.path().display().to_string(),
+            kind,
+            directories: marked.directories,
+        });
+    }
+    Ok(guards)
+}
+
+/// Marks new directories for as long as the process lives.
+pub(crate) fn keep_following(guarded: &Guarded) -> ! {
+    loop {
+        match poll(&mut [PollFd::new(&guarded.watch, PollFlags::IN)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => fail(format_args!("cannot wait for new directories: {error}")),
+        }
+        match follow(&guarded.groups(), &guarded.watch, &guarded.target) {
+            Ok(_) => {}
+            Err(error @ TreeError::Watch(_)) => {
+                fail(format_args!("new directories are no longer seen: {error}"));
+            }
+            Err(error) => {
+                say(format_args!("a directory is not guarded: {error}"));
+                mark_again(guarded);
+            }
+        }
+    }
+}
+
+/// What was to be marked is known only by looking: marks the whole tree, until that succeeds, ever more rarely.
+fn mark_again(guarded: &Guarded) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        thread::sleep(pause);
+        if mark_tree(&guarded.groups(), &guarded.watch, &guarded.target).is_ok() {
+            return say("all directories are guarded again");
+        }
+        pause = (pause * 2).min(Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,212 @@
+//! The two groups of a filesystem: triage, which sees every operation first and answers at once, and questions, where
+//! operations wait for services.
+//!
+//! The kernel wakes everybody who waits in a group at each answer in it. So whoever waits long waits in a group of his
+//! own, and the quick ones are not slowed by them.
+//!
+//! An operation that triage allows for good would still be seen in the group of questions, so its file is ignored there.
+//! That must let no other operation past: triage sees all of them, one after the other, takes the mark away before it sends
+//! one on, and sets none on a file that one is on its way for.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::process::Pid;
+
+use crate::fanotify::{AnswerBuffer, Class, Group, GroupError, Response};
+use crate::stamp::FileId;
+use crate::supervisor_memory::Journal;
+use crate::supervisor_os::{fork, reap};
+
+/// The two groups of a filesystem, or of none yet.
+#[derive(Debug)]
+pub struct Pair {
+    /// Sees operations first, and answers them at once.
+    pub triage: Arc<Group>,
+    /// Sees what triage lets pass, and answers when services have.
+    pub questions: Arc<Group>,
+    gate: Mutex<HashMap<FileId, Gate>>,
+}
+
+/// What triage knows of a file and the group of questions.
+#[derive(Debug)]
+enum Gate {
+    /// Its opens are not seen there.
+    KeptOut,
+    /// Operations of these processes are on their way there.
+    Sent(Vec<Option<Pid>>),
+}
+
+/// Files that are kept out at a time.
+const KEPT: usize = 65_536;
+
+/// What a group is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// See [`Pair::triage`].
+    Triage,
+    /// See [`Pair::questions`].
+    Questions,
+}
+
+impl Pair {
+    /// Two groups without marks; the `place`th pair of the host. Forks, so the process must have one thread.
+    ///
+    /// Both are of the class that may choose an errno. In which order the kernel asks two groups of one class is not
+    /// documented, but it is the same for all files: a file in memory shows it.
+    ///
+    /// # Errors
+    /// [`GroupError`] says what is missing.
+    pub(crate) fn new(place: usize, journal: Journal) -> Result<Self, GroupError> {
+        let (one, other) = (
+            Group::new(Class::PreContent)?,
+            Group::new(Class::PreContent)?,
+        );
+        let (first, second) = match is_asked_first(&one, &other) {
+            Some(false) => (other, one),
+            // Where it cannot be found out, either order is right, and one is quicker.
+            _ => (one, other),
+        };
+        Ok(Self {
+            triage: Arc::new(first.journaled(journal, 2 * place)),
+            questions: Arc::new(second.journaled(journal, 2 * place + 1)),
+            gate: Mutex::default(),
+        })
+    }
+
+    /// Triage has allowed an operation for good: keeps its file out of the group of questions, if that can be done without
+    /// letting another operation past it. Whether this one will not be seen there; otherwise it has to be allowed there
+    /// again.
+    pub(crate) fn keep_out(&self, file: BorrowedFd<'_>, id: FileId) -> bool {
+        let mut gate = self.lock();
+        if gate.len() >= KEPT {
+            // Their marks stay: all that is lost is that the next open of each is not counted.
+            gate.retain(|_, state| matches!(state, Gate::Sent(_)));
+        }
+        match gate.entry(id) {
+            Entry::Occupied(state) => matches!(state.get(), Gate::KeptOut),
+            Entry::Vacant(place) => {
+                // The kernel forgets the mark when the file is modified or evicted, and sets none while somebody writes.
+                if self.questions.ignore_evictable(file).is_ok() {
+                    place.insert(Gate::KeptOut);
+                }
+                // It looked for marks before it asked triage, so this operation it sends on all the same.
+                false
+            }
+        }
+    }
+
+    /// Triage lets an operation pass on to the group of questions, which has to see it: until it has arrived there, no
+    /// other operation may keep its file out.
+    pub(crate) fn send(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) {
+        let mut gate = self.lock();
+        // As a rule it was not marked.
+        self.questions.unignore(file).ok();
+        match gate.entry(id).or_insert(Gate::KeptOut) {
+            Gate::Sent(pids) => pids.push(pid),
+            kept => *kept = Gate::Sent(vec![pid]),
+        }
+    }
+
+    /// An operation has come to the group of questions.
+    pub(crate) fn arrived(&self, id: FileId, pid: Option<Pid>) {
+        let mut gate = self.lock();
+        if let Entry::Occupied(mut entry) = gate.entry(id)
+            && let Gate::Sent(sent) = entry.get_mut()
+        {
+            if let Some(place) = sent.iter().position(|other| *other == pid) {
+                sent.swap_remove(place);
+            }
+            if sent.is_empty() {
+                entry.remove();
+            }
+        }
+    }
+
+    /// Forgets operations whose processes were killed on their way.
+    pub(crate) fn forget_dead(&self) {
+        let is_dead =
+            |pid: Pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
+        self.lock().retain(|_, state| match state {
+            Gate::KeptOut => true,
+            Gate::Sent(sent) => {
+                sent.retain(|pid| pid.is_none_or(|pid| !is_dead(pid)));
+                !sent.is_empty()
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<FileId, Gate>> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group of this role.
+    pub(crate) const fn group(&self, role: Role) -> &Arc<Group> {
+        match role {
+            Role::Triage => &self.triage,
+            Role::Questions => &self.questions,
+        }
+    }
+
+    /// Both, in the order in which the kernel asks.
+    pub(crate) fn groups(&self) -> [(Role, &Arc<Group>); 2] {
+        [
+            (Role::Triage, &self.triage),
+            (Role::Questions, &self.questions),
+        ]
+    }
+}
+
+/// Whether the kernel asks `one` before `other`; nothing if that does not show.
+fn is_asked_first(one: &Group, other: &Group) -> Option<bool> {
+    let file = rustix::fs::memfd_create(c"fanotify-order", MemfdFlags::CLOEXEC).ok()?;
+    one.mark_file(file.as_fd()).ok()?;
+    other.mark_file(file.as_fd()).ok()?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let opener = fork(|| {
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        0
+    })
+    .ok()?;
+    let mut first = None;
+    let mut buffer = AnswerBuffer::new();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = [
+            PollFd::new(one, PollFlags::IN),
+            PollFd::new(other, PollFlags::IN),
+            PollFd::new(&opener.pidfd, PollFlags::IN),
+        ];
+        let left = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let polled = poll(&mut fds, Some(&left));
+        let ready = fds.map(|fd| !fd.revents().is_empty());
+        let [asked_one, asked_other, ended] = ready;
+        if asked_one || asked_other {
+            first.get_or_insert(asked_one);
+        }
+        for (group, asked) in [(one, asked_one), (other, asked_other)] {
+            if asked {
+                group.answer_all(&mut buffer, Response::Allow.into()).ok()?;
+            }
+        }
+        if ended || matches!(polled, Ok(0)) {
+            break;
+        }
+    }
+    // It has ended, unless something keeps it; then it is not waited for.
+    rustix::process::pidfd_send_signal(&opener.pidfd, rustix::process::Signal::KILL).ok();
+    reap(opener.pid);
+    first
+}
+
+/// Time for a process that does next to nothing.
+const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,124 @@
+//! The threads that read groups: each takes operations out of one, and sends them through its part of the filters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::decision::Decider;
+use crate::events::Events;
+use crate::exempt::Exempt;
+use crate::fanotify::{Defaults, Event, EventBuffer};
+use crate::names::{NameSlot, Names};
+use crate::operation::{Operation, Pended, Verdict};
+use crate::pair::{Pair, Role};
+use crate::policy::Cause;
+use crate::pulse::Work;
+use crate::stack::Stack;
+use crate::stamp::Stamp;
+use crate::start::BATCH;
+use crate::supervisor_memory::{Journal, Owner};
+use crate::worker::fail;
+
+/// What the reading threads share.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    pub(crate) decider: Arc<Decider>,
+    pub(crate) stack: Arc<Stack>,
+    pub(crate) exempt: Arc<Exempt>,
+    pub(crate) next_id: AtomicU64,
+    /// Operations that may be pending.
+    pub(crate) room: usize,
+    pub(crate) events: Arc<Events>,
+    pub(crate) names: Names,
+    pub(crate) journal: Journal,
+    /// What operations get that are dropped undecided.
+    pub(crate) defaults: Defaults,
+}
+
+/// How often a reader whose group is the supervisor's looks whether it still is.
+const FOREIGN: Duration = Duration::from_millis(20);
+
+impl Readers {
+    /// Reads the group at this place for as long as the process lives.
+    pub(crate) fn read(&self, pair: &Arc<Pair>, role: Role, place: usize, work: &Work) -> ! {
+        let group = pair.group(role);
+        let mut buffer = EventBuffer::with_capacity(BATCH);
+        // A thread of the supervisor may still be inside this group's filesystem.
+        while self.journal.owner(place) == Owner::Supervisor {
+            thread::sleep(FOREIGN);
+        }
+        loop {
+            match poll(&mut [PollFd::new(group, PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => fail(format_args!("cannot wait for operations: {error}")),
+            }
+            self.journal.inside(place, true);
+            let batch = group.read(&mut buffer, self.defaults);
+            self.journal.inside(place, false);
+            match batch {
+                Ok(batch) => {
+                    for event in batch {
+                        work.begin();
+                        self.handle(event, pair, role);
+                    }
+                    work.end();
+                }
+                Err(error) => fail(format_args!("cannot read operations: {error}")),
+            }
+        }
+    }
+
+    fn handle(&self, event: Event, pair: &Arc<Pair>, role: Role) {
+        let (operation, pid, permission) = match event {
+            Event::Permission {
+                operation,
+                pid,
+                permission,
+            } => (operation, pid, permission),
+            Event::Unopenable { .. } => return self.decider.unopenable(),
+            // Whoever is behind it waits for an answer that this process cannot give; a sweep can.
+            Event::Malformed => fail("the kernel tells of operations in an unknown form"),
+            _ => return,
+        };
+        if pid.is_some_and(|pid| self.exempt.covers(pid)) {
+            return self.decider.exempt(permission, role);
+        }
+        let stamp = Stamp::of(permission.file());
+        if let (Role::Questions, Some(stamp)) = (role, &stamp) {
+            pair.arrived(stamp.id, pid);
+        }
+        let full = self.decider.pending() >= self.room;
+        self.decider.begin();
+        let started = Instant::now();
+        let operation = Operation {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            kind: operation,
+            pid,
+            started,
+            deadline: started + self.decider.policies().deadline,
+            file: Arc::clone(permission.shared_file()),
+            name: NameSlot::default(),
+            role,
+            stamp,
+        };
+        let name = Arc::clone(&operation.name);
+        let pended = Pended::new(
+            operation,
+            permission,
+            Arc::clone(&self.decider),
+            Arc::clone(&self.stack),
+            Arc::clone(pair),
+        );
+        if full {
+            return pended.complete_by_policy(Cause::Overload, "too many operations are pending");
+        }
+        self.stack.run(pended, Verdict::allow(Cause::Filter));
+        // After the question has gone out, and only for somebody who listens.
+        if let Some(pid) = pid.filter(|_| self.events.is_heard()) {
+            self.names.look_up(pid, &name);
+        }
+    }
+}

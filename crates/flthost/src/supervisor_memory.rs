@@ -1,0 +1,240 @@
+//! Memory that the supervisor and its workers share: the journal of operations, the worker's pulse, and what the one
+//! has to know of the other without asking.
+//!
+//! A worker that has died can say nothing; what it wrote here is still there. The supervisor trusts it no further than
+//! to choose among answers that policy allows anyway: a word that means nothing is left to the sweep.
+#![allow(unsafe_code)] // memory that outlives a process
+
+use std::io;
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::fanotify::Response;
+
+/// The shared memory. Copies are the same memory, which lives as long as a process that has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Journal {
+    words: &'static [AtomicU64],
+}
+
+/// What the journal knows of an operation that was read and not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owed {
+    /// The group that it came from, by its place among all groups of the host.
+    pub(crate) group: usize,
+    /// What it gets if the worker dies.
+    pub(crate) response: Response,
+}
+
+/// Who reads a group. Two processes must not: answers are matched by the reader's descriptor numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A thread of the worker.
+    Worker,
+    /// A thread of the supervisor.
+    Supervisor,
+}
+
+impl Journal {
+    /// Memory for descriptor numbers below `numbers`.
+    ///
+    /// # Errors
+    /// The system's, when there is no memory.
+    ///
+    /// # References
+    /// mmap(2), `MAP_SHARED | MAP_ANONYMOUS`.
+    pub(crate) fn new(numbers: usize) -> io::Result<Self> {
+        let count = HEADER + numbers;
+        // SAFETY: a new mapping at an address of the system's choice touches no memory that there is.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                count * size_of::<AtomicU64>(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+        }?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "atomics, which both sides of the host share; neither is a peer"
+        )]
+        // SAFETY: the mapping has room for `count` words, is aligned to a page, all zero, and never unmapped; whoever
+        // shares it was forked off this process, and every access on either side is atomic.
+        let words = unsafe { slice::from_raw_parts(start.cast::<AtomicU64>(), count) };
+        Ok(Self { words })
+    }
+
+    /// An operation was read: its number is in use until [`Self::clear`].
+    pub(crate) fn note(&self, number: i32, owed: Owed) {
+        let Some(word) = self.number(number) else {
+            return;
+        };
+        let group = u64::try_from(owed.group).unwrap_or(u64::MAX) & GROUPS;
+        let code = owed.response.to_code();
+        let highest = self.header(HIGHEST);
+        let number = u64::from(number.unsigned_abs());
+        if highest.load(Ordering::Relaxed) < number {
+            highest.fetch_max(number, Ordering::Relaxed);
+        }
+        word.store(
+            NOTED | group << GROUP_SHIFT | u64::from(code),
+            Ordering::Release,
+        );
+    }
+
+    /// The operation was answered.
+    pub(crate) fn clear(&self, number: i32) {
+        if let Some(word) = self.number(number) {
+            word.store(0, Ordering::Release);
+        }
+    }
+
+    /// Takes out everything that is noted, with its number.
+    pub(crate) fn take_all(&self) -> impl Iterator<Item = (i32, Owed)> + '_ {
+        let numbers = self.words.get(HEADER..).unwrap_or_default();
+        (0..).zip(numbers).filter_map(|(number, word)| {
+            let bits = word.swap(0, Ordering::AcqRel);
+            let response = Response::from_code(u32::try_from(bits & CODE).ok()?)?;
+            let group = usize::try_from(bits >> GROUP_SHIFT & GROUPS).ok()?;
+            (bits & NOTED != 0).then_some((number, Owed { group, response }))
+        })
+    }
+
+    /// The highest number that was noted since [`Self::forget`].
+    pub(crate) fn highest(&self) -> u32 {
+        let highest = self.header(HIGHEST).load(Ordering::Relaxed);
+        u32::try_from(highest).unwrap_or(u32::MAX)
+    }
+
+    /// Nothing is left of the last worker: the next one begins.
+    pub(crate) fn forget(&self) {
+        self.header(HIGHEST).store(0, Ordering::Relaxed);
+        for group in 0..GROUPS_MAX {
+            self.inside(group, false);
+        }
+    }
+
+    /// Keeps a group for the supervisor until this process is gone, which died inside the group's filesystem; 0 ends that.
+    pub(crate) fn quarantine(&self, group: usize, process: i32) {
+        self.header(QUARANTINE + group.min(OWNED))
+            .store(u64::from(process.unsigned_abs()), Ordering::Release);
+    }
+
+    /// The process that a group is kept from the workers for; 0 if for none.
+    pub(crate) fn quarantined(&self, group: usize) -> i32 {
+        let word = self.header(QUARANTINE + group.min(OWNED));
+        i32::try_from(word.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// Whether a spare pair guards something.
+    pub(crate) fn is_taken(&self, pair: usize) -> bool {
+        self.header(SPARE + pair.min(OWNED)).load(Ordering::Acquire) != 0
+    }
+
+    /// The worker lives and gets on.
+    pub(crate) fn beat(&self) {
+        self.header(PULSE).fetch_add(1, Ordering::Release);
+    }
+
+    /// How often it has said so.
+    pub(crate) fn pulse(&self) -> u64 {
+        self.header(PULSE).load(Ordering::Acquire)
+    }
+
+    /// Who reads this group, or is to read it next.
+    pub(crate) fn owner(&self, group: usize) -> Owner {
+        match self
+            .header(OWNERS + group.min(OWNED))
+            .load(Ordering::Acquire)
+        {
+            0 => Owner::Worker,
+            _ => Owner::Supervisor,
+        }
+    }
+
+    /// Says who reads this group from now on.
+    pub(crate) fn give(&self, group: usize, owner: Owner) {
+        let bits = u64::from(owner == Owner::Supervisor);
+        self.header(OWNERS + group.min(OWNED))
+            .store(bits, Ordering::Release);
+    }
+
+    /// A thread of the worker goes into the filesystem of this group, to open what the next events are about, or comes out.
+    pub(crate) fn inside(&self, group: usize, inside: bool) {
+        self.header(INSIDE + group.min(OWNED))
+            .store(u64::from(inside), Ordering::Release);
+    }
+
+    /// Whether a thread of the worker is, or died, inside the filesystem of this group.
+    pub(crate) fn is_inside(&self, group: usize) -> bool {
+        self.header(INSIDE + group.min(OWNED))
+            .load(Ordering::Acquire)
+            != 0
+    }
+
+    fn number(&self, number: i32) -> Option<&'static AtomicU64> {
+        let place = usize::try_from(number).ok()?.checked_add(HEADER)?;
+        self.words.get(place)
+    }
+
+    fn header(&self, place: usize) -> &'static AtomicU64 {
+        // The header is there in every journal.
+        self.words.get(place).unwrap_or(&NOWHERE)
+    }
+}
+
+static NOWHERE: AtomicU64 = AtomicU64::new(0);
+
+/// Groups that a host may have.
+pub(crate) const GROUPS_MAX: usize = 1_024;
+const OWNED: usize = GROUPS_MAX - 1;
+
+const PULSE: usize = 0;
+const HIGHEST: usize = 1;
+const OWNERS: usize = 8;
+const INSIDE: usize = OWNERS + GROUPS_MAX;
+const SPARE: usize = INSIDE + GROUPS_MAX;
+const QUARANTINE: usize = SPARE + GROUPS_MAX;
+/// Words before those of the numbers.
+const HEADER: usize = QUARANTINE + GROUPS_MAX;
+
+const NOTED: u64 = 1 << 63;
+const GROUP_SHIFT: u32 = 32;
+const GROUPS: u64 = 0xffff;
+const CODE: u64 = 0xffff_ffff;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanotify::DenyErrno;
+
+    #[test]
+    fn what_is_noted_is_there_once_and_what_was_cleared_is_not() {
+        let journal = Journal::new(100).unwrap();
+        let owed = |group, response| Owed { group, response };
+        let first = owed(0, Response::Allow);
+        let last = owed(0xffff, Response::DenyErrno(DenyErrno::Edquot));
+        journal.note(0, first);
+        journal.note(7, owed(3, Response::Deny));
+        journal.note(99, last);
+        journal.note(100, first); // beyond: the sweep's
+        journal.note(-1, first);
+        journal.clear(7);
+        let all: Vec<_> = journal.take_all().collect();
+        assert_eq!(all, [(0, first), (99, last)]);
+        assert_eq!(journal.take_all().count(), 0);
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_left_to_the_sweep() {
+        let journal = Journal::new(4).unwrap();
+        for (number, bits) in [(0, u64::MAX), (1, 1), (2, NOTED | CODE), (3, NOTED)] {
+            let word = journal.number(number).unwrap();
+            word.store(bits, Ordering::Relaxed);
+        }
+        assert_eq!(journal.take_all().count(), 0);
+    }
+}
