@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::cache::CacheMode;
 use crate::fanotify::{Defaults, Operation as Kind, Response};
 use crate::filter::Filter;
 use crate::policy::{Cause, Policies};
+use crate::worker::CACHED;
 
 /// The configuration of one filter host.
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ pub struct Config {
     pub restarts: usize,
     /// Nothing is denied, everything is shown.
     pub monitor: bool,
+    /// Which verdicts are kept, and where.
+    pub cache: CacheMode,
+    /// Time that a service may ask for beyond an operation's deadline, once.
+    pub more_time: Duration,
     /// The port directory, instead of this user's usual one.
     pub port_directory: Option<PathBuf>,
     /// End when standard input does.
@@ -47,9 +54,28 @@ impl Config {
             policies: Policies::lenient(),
             restarts: 5,
             monitor: false,
+            cache: CacheMode::default(),
+            more_time: Duration::from_secs(8),
             port_directory: None,
             lifeline: false,
             filters: Vec::new(),
+        }
+    }
+
+    /// Where verdicts may be kept beside these filters.
+    pub(crate) fn cache_mode(&self) -> CacheMode {
+        let must_see = |filter: &&Arc<dyn Filter>| !filter.may_be_skipped();
+        let lowest = self
+            .filters
+            .iter()
+            .filter(must_see)
+            .map(|filter| filter.altitude())
+            .min();
+        match lowest {
+            None => self.cache,
+            // Filters above see every open before the worker's cache does.
+            Some(lowest) if lowest > CACHED => self.cache.min(CacheMode::Worker),
+            Some(_) => CacheMode::Off,
         }
     }
 

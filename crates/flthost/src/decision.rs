@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Pid;
 
+use crate::cache::Cache;
 use crate::fanotify::{Operation as Kind, Permission, Response};
 use crate::names::NameSlot;
 use crate::operation::{Operation, Verdict};
@@ -21,6 +22,7 @@ use crate::policy::{Action, Cause, Policies};
 pub struct Decider {
     policies: Policies,
     monitor: bool,
+    cache: Arc<Cache>,
     pending: AtomicUsize,
     counters: Counters,
     ring: Mutex<Ring>,
@@ -78,15 +80,21 @@ pub(crate) const RING: usize = 1_024;
 impl Decider {
     /// Decides by these policies; in `monitor` mode everything goes on.
     #[must_use]
-    pub fn new(policies: Policies, monitor: bool) -> Self {
+    pub(crate) fn new(policies: Policies, monitor: bool, cache: Arc<Cache>) -> Self {
         Self {
             policies,
             monitor,
+            cache,
             pending: AtomicUsize::new(0),
             counters: Counters::default(),
             ring: Mutex::default(),
             filled: Condvar::new(),
         }
+    }
+
+    /// Where verdicts are kept.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// The policies.
@@ -219,7 +227,7 @@ impl Decider {
         done.fetch_add(1, Ordering::Relaxed);
         match cause {
             Cause::Service => self.counters.by_service.fetch_add(1, Ordering::Relaxed),
-            Cause::Exempt | Cause::Excluded | Cause::Filter => 0,
+            Cause::Cached | Cause::Exempt | Cause::Excluded | Cause::Filter => 0,
             _ => self.counters.by_policy.fetch_add(1, Ordering::Relaxed),
         };
     }

@@ -130,6 +130,19 @@ impl Group {
         self.mark(libc::FAN_MARK_ADD, PERMISSIONS, file)
     }
 
+    /// Takes the marks of all files and directories away; those of filesystems and mounts stay.
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`].
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2), `FAN_MARK_FLUSH`.
+    pub fn unmark_files(&self) -> Result<(), MarkError> {
+        flush(self.as_fd(), libc::FAN_MARK_FLUSH).map_err(MarkError::from_errno)
+    }
+
     /// Takes all marks of every kind away: nothing is asked about any more. What waits goes on waiting.
     ///
     /// # Errors
@@ -217,7 +230,7 @@ impl Group {
         )
     }
 
-    /// Lets the kernel allow `file` unasked in this group until it is modified or evicted.
+    /// Lets the kernel allow `file` unasked in this group until it is modified or evicted; only this operation, or all.
     ///
     /// A store through a shared mapping does not end it, so the caller must make sure that no
     /// writer exists. `file` may be an event's own descriptor: this raises no event.
@@ -233,10 +246,19 @@ impl Group {
     /// # References
     ///
     /// fanotify_mark(2), `FAN_MARK_IGNORE`, `FAN_MARK_EVICTABLE`.
-    pub fn ignore_evictable(&self, file: BorrowedFd<'_>) -> Result<(), MarkError> {
+    pub fn ignore_evictable(
+        &self,
+        file: BorrowedFd<'_>,
+        operation: Option<Operation>,
+    ) -> Result<(), MarkError> {
         let asks = libc::FAN_MARK_ADD | libc::FAN_MARK_EVICTABLE;
+        let mask = match operation {
+            None => PERMISSIONS,
+            Some(Operation::Open) => libc::FAN_OPEN_PERM,
+            Some(Operation::Exec) => libc::FAN_OPEN_EXEC_PERM,
+        };
         self.mark(asks, PERMISSIONS, file)?;
-        self.mark(libc::FAN_MARK_ADD | IGNORE, PERMISSIONS, file)
+        self.mark(libc::FAN_MARK_ADD | IGNORE, mask, file)
     }
 
     /// Takes back [`Group::ignore_evictable`]: from now on the file is asked about, also for operations that are on

@@ -45,6 +45,13 @@ pub trait Filter: Send + Sync + 'static {
         false
     }
 
+    /// Whether opens of a file that all filters have allowed before, and that has not changed, may pass without this filter
+    /// being asked again. Where one in the stack says no, as every filter does that does not say otherwise, verdicts are
+    /// not kept in the kernel, and below the filters that ask services not at all.
+    fn may_be_skipped(&self) -> bool {
+        false
+    }
+
     /// Called before the operation goes on.
     #[doc(alias = "PFLT_PRE_OPERATION_CALLBACK")]
     fn pre_operation(&self, operation: &Operation) -> Pre;

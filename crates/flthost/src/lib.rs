@@ -6,6 +6,7 @@
 //! the fanotify groups and restarts the worker. This crate opens, parses and scans nothing of the files themselves: that
 //! is the services' work.
 
+pub mod cache;
 pub mod config;
 pub mod control;
 pub mod decision;
@@ -15,6 +16,7 @@ pub mod fanotify;
 mod fanotify_event;
 mod fanotify_record;
 mod fanotify_watch;
+mod fanotify_writers;
 mod filter;
 pub mod filters;
 pub mod guarded;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use flthost::cache::CacheMode;
 use flthost::config::Config;
 use flthost::{Policies, say, supervisor};
 
@@ -39,6 +40,12 @@ struct Arguments {
     /// Sets one policy, such as timeout=deny, overload=EAGAIN, unscannable=allow
     #[arg(long = "policy", value_name = "CAUSE=ACTION")]
     policies: Vec<String>,
+    /// Where verdicts are kept: off, worker, or kernel (for files that only root can write to)
+    #[arg(long, value_name = "WHERE", default_value = "kernel")]
+    cache: CacheMode,
+    /// Time that a service may ask for beyond the deadline, once for an operation, in milliseconds
+    #[arg(long, value_name = "N", default_value_t = 8_000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    more_time_ms: u64,
     /// Do not start a scanner; services connect by themselves
     #[arg(long)]
     no_scanner: bool,
@@ -98,6 +105,8 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         policies,
         restarts: arguments.restarts,
         monitor: arguments.monitor,
+        cache: arguments.cache,
+        more_time: Duration::from_millis(arguments.more_time_ms),
         port_directory: arguments.port_directory,
         lifeline: arguments.lifeline,
         filters: Vec::new(),

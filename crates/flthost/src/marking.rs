@@ -39,6 +39,9 @@ pub(crate) fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, Strin
                 MarkedTree::default()
             }
         };
+        if target.kind() == TargetKind::Filesystem {
+            guarded.pair.set_whole();
+        }
         guards.push(Guard {
             path: target.path().display().to_string(),
             kind,

@@ -29,6 +29,10 @@ pub struct Operation {
     pub(crate) role: Role,
     /// What the file looked like when the operation was read.
     pub(crate) stamp: Option<Stamp>,
+    /// When that was, as the verdict cache counts time.
+    pub(crate) read_at: u64,
+    /// Somebody could write to the file then.
+    pub(crate) written: bool,
 }
 
 /// What is decided, and why.
@@ -58,6 +62,8 @@ struct Inner {
     /// The filter that is asked next.
     next: usize,
     pair: Arc<Pair>,
+    /// Services have allowed it, all of them by the file's content alone; nothing if none was asked.
+    of_content_only: Option<bool>,
 }
 
 impl Operation {
@@ -161,6 +167,7 @@ impl Pended {
                 stack,
                 next: 0,
                 pair,
+                of_content_only: None,
             }),
         }
     }
@@ -216,6 +223,14 @@ impl Pended {
         }
     }
 
+    /// A service has allowed the operation, by the file's content alone or not.
+    pub(crate) fn allowed_by_service(&mut self, of_content_only: bool) {
+        if let Some(inner) = &mut self.inner {
+            let so_far = inner.of_content_only.unwrap_or(true);
+            inner.of_content_only = Some(so_far && of_content_only);
+        }
+    }
+
     /// The next filter's place, and a step past it.
     pub(crate) fn advance(&mut self) -> Option<usize> {
         let inner = self.inner.as_mut()?;
@@ -254,6 +269,10 @@ impl Inner {
             if !kept_out {
                 return self.decider.pass_on(self.permission);
             }
+        }
+        if self.of_content_only == Some(true) && verdict.cause == Cause::Service && goes_on {
+            // Before the answer: the opener cannot have changed the file yet.
+            self.decider.cache().keep(operation, &self.pair);
         }
         self.decider
             .decide(self.operation, self.permission, verdict);

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::Pid;
 
 use crate::fanotify::{AnswerBuffer, Class, Group, GroupError, Response};
-use crate::stamp::FileId;
+use crate::operation::Operation;
+use crate::stamp::{FileId, Stamp};
 use crate::supervisor_memory::Journal;
 use crate::supervisor_os::{fork, reap};
 
@@ -31,6 +33,7 @@ pub struct Pair {
     /// Sees what triage lets pass, and answers when services have.
     pub questions: Arc<Group>,
     gate: Mutex<HashMap<FileId, Gate>>,
+    is_whole: AtomicBool,
 }
 
 /// What triage knows of a file and the group of questions.
@@ -76,6 +79,7 @@ impl Pair {
             triage: Arc::new(first.journaled(journal, 2 * place)),
             questions: Arc::new(second.journaled(journal, 2 * place + 1)),
             gate: Mutex::default(),
+            is_whole: AtomicBool::new(false),
         })
     }
 
@@ -92,13 +96,51 @@ impl Pair {
             Entry::Occupied(state) => matches!(state.get(), Gate::KeptOut),
             Entry::Vacant(place) => {
                 // The kernel forgets the mark when the file is modified or evicted, and sets none while somebody writes.
-                if self.questions.ignore_evictable(file).is_ok() {
+                if self.questions.ignore_evictable(file, None).is_ok() {
                     place.insert(Gate::KeptOut);
                 }
                 // It looked for marks before it asked triage, so this operation it sends on all the same.
                 false
             }
         }
+    }
+
+    /// Lets the kernel allow this operation on this file from now on, until the file is modified or evicted. The file looked
+    /// like `stamp` when it was found clean, and nobody may be able to write to it now.
+    ///
+    /// Triage first: until the other group has its mark too, every open is still seen there. Whatever modifies the file
+    /// takes both marks away, or, if it comes before the second is set, the first: then triage sees the next open.
+    pub(crate) fn keep_in_kernel(&self, operation: &Operation, stamp: &Stamp) -> bool {
+        let (file, kind) = (operation.file(), Some(operation.kind()));
+        if !self.is_whole() || self.triage.ignore_evictable(file, kind).is_err() {
+            return false;
+        }
+        if Stamp::of(file).as_ref() != Some(stamp) {
+            // Whoever passes triage while this mark is removed is seen in the other group.
+            self.triage.unignore(file).ok();
+            return false;
+        }
+        let gate = self.lock();
+        !matches!(gate.get(&stamp.id), Some(Gate::Sent(_)))
+            && self.questions.ignore_evictable(file, kind).is_ok()
+    }
+
+    /// Takes back all of [`Self::keep_in_kernel`]: triage sees every open again, and lets no other past it.
+    pub(crate) fn forget_in_kernel(&self) {
+        // Marks of files only, where the whole filesystem has one of its own. Fails where there are none.
+        if self.is_whole() {
+            self.triage.unmark_files().ok();
+        }
+    }
+
+    /// Whether every open on the filesystem is seen, by whatever name.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Acquire)
+    }
+
+    /// The whole filesystem is marked: marks of single files may come and go.
+    pub(crate) fn set_whole(&self) {
+        self.is_whole.store(true, Ordering::Release);
     }
 
     /// Triage lets an operation pass on to the group of questions, which has to see it: until it has arrived there, no

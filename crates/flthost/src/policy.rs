@@ -22,6 +22,8 @@ pub enum Action {
 pub enum Cause {
     /// A service said so.
     Service,
+    /// Services have found the file clean before, and it has not changed since.
+    Cached,
     /// The process is the host's own.
     Exempt,
     /// It is excluded by configuration.
@@ -143,7 +145,9 @@ impl Policies {
             Operation::Open => &self.open,
         };
         match cause {
-            Cause::Service | Cause::Exempt | Cause::Excluded | Cause::Filter => Action::Allow,
+            Cause::Service | Cause::Cached | Cause::Exempt | Cause::Excluded | Cause::Filter => {
+                Action::Allow
+            }
             Cause::Timeout => actions.timeout,
             Cause::NoService => actions.no_service,
             Cause::Overload => actions.overload,
@@ -249,6 +253,7 @@ impl Cause {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Service => "service",
+            Self::Cached => "cached",
             Self::Exempt => "exempt",
             Self::Excluded => "excluded",
             Self::Filter => "filter",

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::cache::Cache;
 use crate::decision::Decider;
 use crate::events::Events;
 use crate::exempt::Exempt;
@@ -28,6 +29,7 @@ pub(crate) struct Readers {
     pub(crate) decider: Arc<Decider>,
     pub(crate) stack: Arc<Stack>,
     pub(crate) exempt: Arc<Exempt>,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) next_id: AtomicU64,
     /// Operations that may be pending.
     pub(crate) room: usize,
@@ -90,6 +92,7 @@ impl Readers {
         if let (Role::Questions, Some(stamp)) = (role, &stamp) {
             pair.arrived(stamp.id, pid);
         }
+        let (read_at, written) = self.cache.look(permission.file(), stamp.as_ref());
         let full = self.decider.pending() >= self.room;
         self.decider.begin();
         let started = Instant::now();
@@ -103,6 +106,8 @@ impl Readers {
             name: NameSlot::default(),
             role,
             stamp,
+            read_at,
+            written,
         };
         let name = Arc::clone(&operation.name);
         let pended = Pended::new(

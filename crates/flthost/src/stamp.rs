@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
+use rustix::fs::{AtFlags, FileType, StatxFlags, makedev, statx};
 
 /// Which file, among all of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,9 +31,17 @@ pub struct Stamp {
     pub mode: u16,
     /// Its owner.
     pub owner: u32,
+    /// Names that it has.
+    pub links: u32,
 }
 
 impl Stamp {
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        FileType::from_raw_mode(self.mode.into()).is_file()
+    }
+
     /// Takes it as the kernel has it, without asking a server or a daemon: whoever answers operations must not wait for a
     /// filesystem. Nothing if there is no telling.
     ///
@@ -55,6 +63,7 @@ impl Stamp {
             born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
             mode: stat.stx_mode,
             owner: stat.stx_uid,
+            links: stat.stx_nlink,
         })
     }
 }

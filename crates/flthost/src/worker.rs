@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 use fltport::{Access, PortHandler, ServerPort};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::control::{Control, ControlHandler};
 use crate::decision::Decider;
 use crate::events::{Event, Events, EventsHandler, Started};
 use crate::exempt::Exempt;
-use crate::filters::{Ask, Exclude, Trace};
+use crate::filter::Altitude;
+use crate::filters::{Ask, Cached, Exclude, Trace};
 use crate::marking::{keep_following, mark};
 use crate::names::Names;
 use crate::pair::Role;
@@ -43,6 +45,10 @@ pub(crate) struct Start<'a> {
     /// Set on a restart: operations of the dead worker that were decided by policy.
     pub(crate) settled: Option<u64>,
 }
+
+/// Where services are asked, and where their verdicts are kept: right above.
+const ASK: Altitude = Altitude(328_000);
+pub(crate) const CACHED: Altitude = Altitude(328_001);
 
 /// Exit code of a worker that could not start and has said why: starting it again would not help.
 pub(crate) const EXIT_CANNOT_START: i32 = 3;
@@ -86,16 +92,23 @@ fn serve(start: Start<'_>) -> Result<(), String> {
     let config = start.config;
     let (held, journal) = (start.held, start.held.journal);
     lock_memory();
-    let decider = Arc::new(Decider::new(config.policies, config.monitor));
+    let cache = Arc::new(Cache::new(config.cache_mode(), held.pairs.clone()));
+    let decider = Arc::new(Decider::new(
+        config.policies,
+        config.monitor,
+        Arc::clone(&cache),
+    ));
     let exempt = Arc::new(Exempt::new());
     let events = Arc::new(Events::default());
-    let ask = Ask::new().map_err(|error| format!("cannot start a thread: {error}"))?;
+    let ask = Ask::new("ask", ASK, config.more_time, Arc::clone(&cache))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
     let trace = Arc::new(Trace::default());
     let exclude = Arc::new(Exclude::new(config.excludes.clone()));
     let mut filters = config.filters.clone();
     filters.extend([
         Arc::clone(&trace) as _,
         exclude as _,
+        Arc::new(Cached::new(Arc::clone(&cache), CACHED)) as _,
         Arc::new(ask.clone()) as _,
     ]);
     let stack = Arc::new(Stack::new(filters));
@@ -111,11 +124,17 @@ fn serve(start: Start<'_>) -> Result<(), String> {
 
     let room = held.descriptors.saturating_sub(held.reserved());
     let pulse = Arc::new(Pulse::new());
-    let beating = (Arc::clone(&pulse), Arc::clone(&decider), ask.clone());
+    let beating = (
+        Arc::clone(&pulse),
+        Arc::clone(&decider),
+        Arc::clone(&cache),
+        ask.clone(),
+    );
     spawn("pulse", move || {
-        let (pulse, decider, ask) = beating;
+        let (pulse, decider, cache, ask) = beating;
         pulse.beat(journal, || {
             decider.touch();
+            cache.touch();
             ask.touch();
         })
     })?;
@@ -123,6 +142,7 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         decider: Arc::clone(&decider),
         stack,
         exempt: Arc::clone(&exempt),
+        cache,
         next_id: AtomicU64::new(1),
         room: usize::try_from(room).unwrap_or(usize::MAX),
         events: Arc::clone(&events),

@@ -294,14 +294,14 @@ fn an_ignored_file_is_not_asked_about_until_it_changes() {
     let child = opener(&file);
     let answered = question(&group).1.answer(Response::Allow);
     outcome(child).unwrap();
-    if group.ignore_evictable(answered.file.as_fd()) == Err(MarkError::Unsupported) {
+    if group.ignore_evictable(answered.file.as_fd(), None) == Err(MarkError::Unsupported) {
         println!("skipped: this kernel has no evictable ignore marks");
         return;
     }
     assert!(!asks(&group, &file));
     group.unignore(answered.file.as_fd()).unwrap();
     assert!(asks(&group, &file));
-    group.ignore_evictable(answered.file.as_fd()).unwrap();
+    group.ignore_evictable(answered.file.as_fd(), None).unwrap();
     let path = text(&file).to_owned();
     let writer = thread::spawn(move || fs::write(path, "changed").unwrap()); // truncates: modified
     writer.join().unwrap();

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::VecDeque;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ fn a_thousand_pending_questions_cost_descriptors_and_no_threads() {
     settle(descriptors);
     let base = (threads(), descriptors());
 
-    let openers = Crowd::once(&file, PENDING);
+    let openers = Crowd::once(&many(&place, PENDING), PENDING);
     let mut held: VecDeque<_> = (0..PENDING)
         .map(|_| service.next_message().unwrap())
         .collect();
@@ -57,13 +58,13 @@ fn a_thousand_questions_that_nobody_answers_end_at_the_deadline() {
     let Some(place) = Place::lasting(60) else {
         return;
     };
-    let file = place.file("file");
+    let files = many(&place, 1_000);
     let host = Host::start(
         &place,
         &["--deadline-ms", "1500", "--policy", "timeout=EBUSY"],
     );
     let service = host.connect();
-    let openers = Crowd::once(&file, 1_000);
+    let openers = Crowd::once(&files, 1_000);
     let held: Vec<_> = (0..500).map(|_| service.next_message().unwrap()).collect();
     let seen = openers.finish(); // some with the service, some that it has not got
     assert_eq!((seen.failed(libc::EBUSY), seen.opened()), (1_000, 0));
@@ -143,6 +144,12 @@ fn a_host_that_may_open_too_few_files_does_not_start() {
     for word in ["1000", "4096", "ulimit -Hn"] {
         assert!(said.contains(word), "{said}");
     }
+}
+
+/// A directory with so many files: those who open one share its question.
+fn many(place: &Place, count: usize) -> PathBuf {
+    (0..count).for_each(|number| drop(place.file(&format!("many/{number}"))));
+    place.root.join("many")
 }
 
 /// The same command with this limit of open files.

@@ -190,7 +190,7 @@ fn a_file_that_kills_services_is_tried_alone_and_then_poison_and_innocent_ones_l
 #[test]
 fn a_suspect_that_nobody_can_try_again_is_poison_at_its_deadline() {
     let Some(place) = Place::new() else { return };
-    let file = place.file("file");
+    let (file, other) = (place.file("a/file"), place.file("b/file"));
     let host = Host::start(&place, &["--deadline-ms", "500"]);
     let events = host.listen();
     let service = host.connect();
@@ -199,7 +199,7 @@ fn a_suspect_that_nobody_can_try_again_is_poison_at_its_deadline() {
     let question = service.next_message().unwrap();
     service.close();
     drop(question);
-    assert!(opens(&place.root.join("file"))); // others are decided at once: no service
+    assert!(opens(&other)); // others are decided at once: no service
     outcome(opener).unwrap_err(); // a file that kills the only service does not buy its permission
     assert!(start.elapsed() < Duration::from_millis(1_500));
     let causes = [(); 2].map(|()| events.decision("file")["cause"].clone());

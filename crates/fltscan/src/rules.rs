@@ -24,6 +24,12 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether what these rules say of a file follows from its content alone: not if they can ask what time it is.
+    #[must_use]
+    pub fn look_at_content_only(&self) -> bool {
+        !self.compiled.imports().any(|module| module == "time")
+    }
+
     /// Compiles the sources into one set.
     ///
     /// # Errors

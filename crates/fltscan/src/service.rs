@@ -196,18 +196,15 @@ impl<'r> Service<'r> {
         if message.reply_capacity().is_none() {
             return;
         }
-        if read::<Question>(message.payload()).is_err() {
+        let Ok(question) = read::<Question>(message.payload()) else {
             return summary.count(message.reply_with(NtStatus::INVALID_PARAMETER, &[]));
-        }
+        };
         let Some(file) = message.take_attachment() else {
             return summary.reply(message, &unscannable("no file"));
         };
-        let until = message
-            .deadline()
-            .map(|deadline| deadline.checked_sub(MARGIN).unwrap_or(deadline));
-        let left = until.map_or(Duration::MAX, |until| {
-            until.saturating_duration_since(Instant::now())
-        });
+        // The question's own time: the message's is longer, for services that ask for more.
+        let left = question.remaining().saturating_sub(MARGIN);
+        let until = Instant::now().checked_add(left);
         let limits = Limits {
             time: self.settings.limits.time.min(left),
             ..self.settings.limits
@@ -217,7 +214,27 @@ impl<'r> Service<'r> {
         // Before the answer lets the asker go on: what we hold open would be in the way of an unmount or a lease.
         drop(file);
         if let Some(message) = held.take() {
-            summary.reply(message, &verdict(&finding));
+            summary.reply(message, &self.verdict(&finding));
+        }
+    }
+}
+
+impl Service<'_> {
+    fn verdict(&self, finding: &Finding) -> Answer {
+        let of_content = |answer: Answer| {
+            if self.rules.look_at_content_only() {
+                answer.of_content_only()
+            } else {
+                answer
+            }
+        };
+        match finding {
+            Finding::Clean => of_content(Answer::new(Verdict::Allow, "")),
+            Finding::Match { rules } => of_content(Answer::new(Verdict::Deny, &rules.join(", "))),
+            Finding::TooLarge { size } => unscannable(&format!("too large: {size} bytes")),
+            Finding::TimedOut => unscannable(OVER),
+            Finding::Unreadable(reason) => unscannable(&reason.to_string()),
+            Finding::Failed(failure) => unscannable(&failure.to_string()),
         }
     }
 }
@@ -282,17 +299,6 @@ struct EndForAll(Arc<Client>);
 impl Drop for EndForAll {
     fn drop(&mut self) {
         self.0.hang_up();
-    }
-}
-
-fn verdict(finding: &Finding) -> Answer {
-    match finding {
-        Finding::Clean => Answer::new(Verdict::Allow, ""),
-        Finding::Match { rules } => Answer::new(Verdict::Deny, &rules.join(", ")),
-        Finding::TooLarge { size } => unscannable(&format!("too large: {size} bytes")),
-        Finding::TimedOut => unscannable(OVER),
-        Finding::Unreadable(reason) => unscannable(&reason.to_string()),
-        Finding::Failed(failure) => unscannable(&failure.to_string()),
     }
 }
 

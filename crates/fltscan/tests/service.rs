@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fltport::protocol::TypedPort;
-use fltport::protocol::file::{FileProtocol, Verdict};
+use fltport::protocol::file::{FileProtocol, Question, Verdict};
 use fltport::{Client, ConnectError, NtStatus, SendError, Timeout};
 use fltscan::{Limits, RuleSource, Rules, Service, ServiceError, Settings, Summary, test_file};
 
@@ -59,7 +59,7 @@ fn a_slow_scan_is_answered_before_its_asker_gives_up() {
         let asked = ask(
             service,
             Some(file_with(b"slow")),
-            Timeout::after(Duration::from_secs(1)),
+            Some(Duration::from_secs(1)),
         );
         let answer = asked.answer().unwrap();
         let took = started.elapsed();
@@ -84,7 +84,7 @@ fn the_configured_time_ends_a_scan_whose_asker_would_wait_longer() {
     settings.limits.time = Duration::from_millis(100);
     let summary = with_service(SLOW, settings, |service| {
         assert_eq!(judge(service, b"slow"), over());
-        let asked = ask(service, Some(file_with(b"slow")), Timeout::Never);
+        let asked = ask(service, Some(file_with(b"slow")), None);
         assert_eq!(asked.answer().unwrap(), over());
     });
     assert_eq!((summary.answered, summary.cut_short), (2, 0));
@@ -96,7 +96,7 @@ fn a_question_that_comes_too_late_to_scan_is_answered_at_once_or_found_unheard()
         let asked = ask(
             service,
             Some(file_with(b"clean")),
-            Timeout::after(Duration::from_millis(40)),
+            Some(Duration::from_millis(40)),
         );
         match asked.answer() {
             Ok(answer) => assert_eq!(answer, over()),
@@ -125,12 +125,21 @@ fn sixty_four_questions_at_once_get_sixty_four_answers() {
 #[test]
 fn a_message_of_another_protocol_is_refused_and_a_notice_is_passed_over() {
     let summary = with_service(SLOW, PATIENT, |service| {
-        let reply = service.port().ask(b"what?", 200, patient()).unwrap();
+        let reply = service
+            .port()
+            .ask(b"what?", 200, Timeout::after(PATIENCE))
+            .unwrap();
         assert_eq!(reply.status, NtStatus::INVALID_PARAMETER);
-        service.port().notify(b"by the way", patient()).unwrap();
+        service
+            .port()
+            .notify(b"by the way", Timeout::after(PATIENCE))
+            .unwrap();
         // No room for an answer: the asker gets what fits, and the service goes on.
-        let question = [0; 40];
-        let cut = service.port().ask(&question, 4, patient()).unwrap_err();
+        let question = [0; size_of::<Question>()];
+        let cut = service
+            .port()
+            .ask(&question, 4, Timeout::after(PATIENCE))
+            .unwrap_err();
         assert!(matches!(cut, SendError::ReplyTooLong(_)), "{cut}");
         assert_eq!(judge(service, b"clean").0, Verdict::Allow);
     });

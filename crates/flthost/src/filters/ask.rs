@@ -4,20 +4,29 @@
 //! A file that was with a service when that died is a *suspect*: it is tried once more, alone, and if the service dies
 //! again, or its time runs out meanwhile, the policy for poison decides. So a file cannot buy its permission by killing
 //! the scanner, and the files that were merely beside it lose nothing.
+//!
+//! Many who want the same file at once share an answer: those who came before a service had the question always, those
+//! who came later only if nobody has touched the file since; otherwise one of them asks for all of them.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fltport::protocol::file::{self, Answer, FileProtocol};
-use fltport::protocol::{AskError, TypedPort};
-use fltport::{ClientPort, NtStatus, Peer, PortHandler, SendError, Timeout};
+use fltport::protocol::file::{Answer, FileProtocol, Request, Wish};
+use fltport::protocol::{AskError, TypedPort, read};
+use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, SendError, Timeout};
+use zerocopy::IntoBytes;
 
-use crate::fanotify::Operation as Kind;
+use crate::cache::Cache;
 use crate::filter::{Altitude, Filter, Pre};
-use crate::operation::{Operation, Pended, Verdict};
+use crate::operation::{Operation, Pended};
 use crate::policy::Cause;
+
+mod question;
+mod state;
+
+use question::{Outcome, Place, Question};
+use state::{Errand, Followers, State};
 
 /// The filter. Clones are the same filter; [`Ask::handler`] is its port's side.
 #[derive(Clone, Debug)]
@@ -31,65 +40,36 @@ pub struct AskHandler {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    name: String,
+    altitude: Altitude,
+    cache: Arc<Cache>,
+    more_time: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    services: BTreeMap<u64, Service>,
-    next_service: u64,
-    /// Questions that no service has.
-    waiting: VecDeque<Question>,
-    /// Questions to be tried alone.
-    suspects: VecDeque<Question>,
-    /// A suspect is with a service now.
-    trial: bool,
-    /// Questions with services, the trial's included.
-    in_flight: usize,
-    /// A service is on its way: questions wait for it.
-    expected: bool,
-    /// When a service answered last: while some do, a question that none took fell to the load.
-    answered: Option<Instant>,
-    /// When services died with files, lately: where that goes on, their absence is the files' doing.
-    deaths: VecDeque<Instant>,
-    /// Some thread hands questions out.
-    pumping: bool,
-    stopped: bool,
-}
-
-#[derive(Debug)]
-struct Service {
-    port: TypedPort<FileProtocol>,
-    in_flight: usize,
-}
-
-#[derive(Debug)]
-struct Question {
-    pended: Pended,
-    asked: Instant,
-    deadline: Instant,
-    /// It was with a service when that died.
-    suspect: bool,
-}
-
-/// A question on its way to a service.
-struct Errand {
-    question: Question,
-    service: u64,
-    port: ClientPort,
-}
-
 impl Ask {
-    /// A filter without services. Its thread, which decides questions that wait too long for one, ends with
-    /// [`Self::stop`].
+    /// A filter without services, whose services may ask for so much more time. Its thread, which decides questions that
+    /// wait too long for one, ends with [`Self::stop`].
     ///
     /// # Errors
     /// The system's, when no thread can be started.
-    pub fn new() -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    pub fn new(
+        name: &str,
+        altitude: Altitude,
+        more_time: Duration,
+        cache: Arc<Cache>,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            altitude,
+            cache,
+            more_time,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let janitor = Arc::clone(&shared);
         thread::Builder::new()
             .name("ask-deadline".into())
@@ -121,12 +101,7 @@ impl Ask {
     /// Services connected, questions with them, questions that wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize, usize) {
-        let state = self.shared.lock();
-        (
-            state.services.len(),
-            state.in_flight,
-            state.waiting.len() + state.suspects.len(),
-        )
+        self.shared.lock().load()
     }
 
     /// Takes the lock that questions need, and gives it back.
@@ -147,14 +122,19 @@ impl Ask {
 
 impl Filter for Ask {
     fn name(&self) -> &str {
-        "ask"
+        &self.shared.name
     }
 
     fn altitude(&self) -> Altitude {
-        Altitude(328_000)
+        self.shared.altitude
     }
 
     fn may_wait(&self) -> bool {
+        true
+    }
+
+    fn may_be_skipped(&self) -> bool {
+        // Each answer says whether it may.
         true
     }
 
@@ -168,24 +148,39 @@ impl PortHandler for AskHandler {
     type Connection = u64;
 
     fn connect(&self, port: ClientPort, _: &Peer, _: &[u8]) -> Result<u64, NtStatus> {
-        let mut state = self.shared.lock();
-        state.next_service += 1;
-        let id = state.next_service;
-        state.services.insert(
-            id,
-            Service {
-                port: TypedPort::new(port),
-                in_flight: 0,
-            },
-        );
-        drop(state);
+        let id = self.shared.lock().add_service(port);
         self.shared.pump();
         Ok(id)
     }
 
     fn disconnect(&self, service: u64, _: &Peer) {
         self.shared.lock().services.remove(&service);
+        // The next one may have other rules, and this one may have died of what it called clean.
+        self.shared.cache.forget();
         self.shared.pump();
+    }
+
+    fn message(
+        &self,
+        service: &u64,
+        _: Caller,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<usize, Refusal> {
+        let request: Request = read(input).map_err(|_| NtStatus::INVALID_PARAMETER)?;
+        let response = match Wish::parse(request.wish) {
+            Some(Wish::MoreTime) => self.shared.grant_time(*service, &request)?,
+            Some(Wish::Forget) => {
+                self.shared.cache.forget();
+                [0; 8]
+            }
+            _ => return Err(NtStatus::NOT_SUPPORTED.into()),
+        };
+        let room = output
+            .get_mut(..response.len())
+            .ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+        room.copy_from_slice(response.as_bytes());
+        Ok(response.len())
     }
 }
 
@@ -195,24 +190,21 @@ impl Shared {
     }
 
     fn offer(self: &Arc<Self>, pended: Pended) {
-        let times = pended
-            .operation()
-            .map(|operation| (operation.started, operation.deadline));
-        let Some((asked, deadline)) = times else {
-            return;
-        };
+        if let Some(question) = Question::new(pended) {
+            self.add(question, true);
+            self.pump();
+        }
+    }
+
+    fn add(&self, question: Question, joins: bool) {
         let mut state = self.lock();
-        state.waiting.push_back(Question {
-            pended,
-            asked,
-            deadline,
-            suspect: false,
-        });
-        if state.waiting.len() == 1 {
+        let before = state.next_deadline();
+        state.add(question, joins);
+        let sooner = state.next_deadline() != before;
+        drop(state);
+        if sooner {
             self.changed.notify_all();
         }
-        drop(state);
-        self.pump();
     }
 
     /// Hands questions out as far as services allow. One thread at a time does so; it sees what others change.
@@ -227,10 +219,9 @@ impl Shared {
                 drop(state);
                 self.send(errand);
                 state = self.lock();
-            } else if let Some(question) = state.next_forlorn() {
-                let situation = state.situation(&question);
+            } else if let Some(token) = state.next_forlorn() {
                 drop(state);
-                question.give_up(situation);
+                self.give_up(token);
                 state = self.lock();
             } else {
                 state.pumping = false;
@@ -241,81 +232,142 @@ impl Shared {
 
     fn send(self: &Arc<Self>, errand: Errand) {
         let Errand {
-            question,
+            question: token,
             service,
             port,
         } = errand;
-        let Some(operation) = question.pended.operation() else {
-            return;
-        };
-        let timeout = Timeout::after(operation.remaining());
-        let asked = describe(operation);
-        let file = Arc::clone(&operation.file);
+        let facts = self.lock().question(token).map(|q| q.facts.clone());
+        let Some(facts) = facts else { return };
+        // Its own deadline gives it up; the port's is for a service that may have asked for more time.
+        let timeout = Timeout::after(facts.remaining() + self.more_time);
         let shared = Arc::clone(self);
-        // Given up only by its own deadline: the pending send is not kept.
-        let _pending = TypedPort::<FileProtocol>::new(port).ask_then(
-            &asked,
-            Some(file),
+        let pending = TypedPort::<FileProtocol>::new(port).ask_then(
+            &facts.describe(),
+            Some(Arc::clone(&facts.file)),
             timeout,
-            move |result| shared.answered(question, service, result),
+            move |result| shared.answered(token, service, result),
         );
+        // It may have been answered by now, or be with another service.
+        let mut state = self.lock();
+        if let Some(question) = state
+            .question(token)
+            .filter(|q| q.place == Place::With(service))
+        {
+            question.pending = Some(pending);
+        }
     }
 
-    fn answered(
-        self: &Arc<Self>,
-        mut question: Question,
-        service: u64,
-        result: Result<Answer, AskError>,
-    ) {
+    fn answered(self: &Arc<Self>, token: u64, service: u64, result: Result<Answer, AskError>) {
         let mut state = self.lock();
-        state.in_flight = state.in_flight.saturating_sub(1);
-        let tried_alone = question.suspect;
-        if tried_alone {
-            state.trial = false;
-        }
-        if let Some(service) = state.services.get_mut(&service) {
-            service.in_flight = service.in_flight.saturating_sub(1);
-        }
-        match result {
+        let Some(question) = state.question(token) else {
+            return;
+        };
+        let (suspect, asked) = (question.suspect, question.facts.asked);
+        let poisoned = match result {
             Err(AskError::Send(SendError::Disconnected { delivered })) => {
                 state.services.remove(&service);
                 if delivered {
                     state.count_death(Instant::now());
                 }
-                if delivered && tried_alone {
+                if !(delivered && suspect) {
+                    state.ask_again(token, service, delivered);
                     drop(state);
-                    question
-                        .pended
-                        .complete_by_policy(Cause::Poison, "the service died of this file twice");
-                } else {
-                    question.suspect |= delivered;
-                    state.take_back(question);
-                    drop(state);
-                    self.changed.notify_all();
+                    return self.pump();
                 }
+                true
             }
-            other => {
-                if other.is_ok() {
-                    state.answered = Some(Instant::now());
-                }
-                let situation = state.situation(&question);
-                drop(state);
-                question.conclude(other, situation);
-            }
+            _ => false,
+        };
+        if result.is_ok() {
+            state.answered = Some(Instant::now());
+        }
+        let situation = state.situation(asked);
+        let ended = state.take(token);
+        drop(state);
+        if let Some((question, followers)) = ended {
+            let outcome = if poisoned {
+                let reason = "the service died of this file twice";
+                Outcome::Policy(Cause::Poison, reason.to_owned())
+            } else {
+                question.outcome(result, situation)
+            };
+            self.conclude(question, followers, outcome);
         }
         self.pump();
     }
 
-    /// Decides questions whose deadline comes while no service has them.
-    fn keep_deadlines(&self) {
+    /// Ends a question that no service has.
+    fn give_up(&self, token: u64) {
+        let mut state = self.lock();
+        let Some((question, followers)) = state.take(token) else {
+            return;
+        };
+        let situation = state.situation(question.facts.asked);
+        drop(state);
+        let outcome = question.without_service(situation);
+        self.conclude(question, followers, outcome);
+    }
+
+    /// Ends a question, and those that waited for its answer as far as it is theirs; the others are asked.
+    fn conclude(&self, question: Question, followers: Followers, outcome: Outcome) {
+        let Followers { early, late } = followers;
+        let (shares_early, shares_late) = match &outcome {
+            Outcome::Allowed { of_content_only }
+            | Outcome::Denied {
+                of_content_only, ..
+            } => {
+                // Looked at before the answer lets anybody go on.
+                let unchanged = *of_content_only
+                    && !late.is_empty()
+                    && question
+                        .pended
+                        .operation()
+                        .is_some_and(|operation| self.cache.is_unchanged(operation));
+                (*of_content_only, unchanged)
+            }
+            Outcome::Policy(Cause::Poison, _) => (true, true),
+            Outcome::Policy(Cause::Unscannable, _) => (true, false),
+            Outcome::Policy(..) => (false, false),
+        };
+        let by_asker = matches!(
+            &outcome,
+            Outcome::Allowed {
+                of_content_only: false
+            } | Outcome::Denied {
+                of_content_only: false,
+                ..
+            }
+        );
+        for (group, shares) in [(early, shares_early), (late, shares_late)] {
+            for follower in group {
+                if shares {
+                    follower.end(outcome.clone());
+                } else {
+                    // One asks for all, unless answers depend on who asks.
+                    self.add(follower, !by_asker);
+                }
+            }
+        }
+        question.end(outcome);
+    }
+
+    /// Grants a service more time for a question, once; gives what is left, in milliseconds.
+    fn grant_time(&self, service: u64, request: &Request) -> Result<[u8; 8], NtStatus> {
+        let wanted = Duration::from_millis(request.millis.into());
+        let by = wanted.min(self.more_time);
+        let left = self.lock().extend(service, request.id, by);
+        let left = left.ok_or(NtStatus::NOT_FOUND)?;
+        self.changed.notify_all();
+        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        Ok(millis.to_ne_bytes())
+    }
+
+    /// Ends questions whose time is over.
+    fn keep_deadlines(self: &Arc<Self>) {
         let mut state = self.lock();
         while !state.stopped {
             let now = Instant::now();
-            let late = state.take_late(now);
-            let late: Vec<_> = late
-                .into_iter()
-                .map(|question| (state.situation(&question), question))
-                .collect();
+            let late = state.late(now);
             if late.is_empty() {
                 state = match state.next_deadline() {
                     None => self
@@ -332,194 +384,38 @@ impl Shared {
                 };
                 continue;
             }
-            drop(state);
-            late.into_iter()
-                .for_each(|(situation, question)| question.give_up(situation));
-            state = self.lock();
+            for token in late {
+                state = self.expire(state, token);
+            }
         }
     }
-}
 
-impl State {
-    /// The next question and the service that gets it: suspects first, and alone.
-    fn next_errand(&mut self) -> Option<Errand> {
-        if self.trial || (!self.suspects.is_empty() && self.in_flight > 0) {
-            return None;
-        }
-        let (&service, _) = self
-            .services
-            .iter()
-            .min_by_key(|(_, service)| service.in_flight)?;
-        let question = match self.suspects.pop_front() {
-            Some(suspect) => {
-                self.trial = true;
-                suspect
-            }
-            None => self.waiting.pop_front()?,
+    /// Ends a question whose time is over: at its service, if one has it.
+    fn expire<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        token: u64,
+    ) -> MutexGuard<'a, State> {
+        let Some(question) = state.question(token) else {
+            return state;
         };
-        self.in_flight += 1;
-        let chosen = self.services.get_mut(&service)?;
-        chosen.in_flight += 1;
-        Some(Errand {
-            question,
-            service,
-            port: chosen.port.port().clone(),
-        })
-    }
-
-    /// A question that waits for a service that will not come. Suspects wait until their deadline all the same: the
-    /// service that died with them may come back by itself, and most of them are innocent.
-    fn next_forlorn(&mut self) -> Option<Question> {
-        if self.expected || !self.services.is_empty() {
-            return None;
-        }
-        match self.waiting.pop_front() {
-            None if self.stopped => self.suspects.pop_front(),
-            waiting => waiting,
-        }
-    }
-
-    fn take_back(&mut self, question: Question) {
-        if question.suspect {
-            self.suspects.push_back(question);
-        } else {
-            self.waiting.push_front(question);
-        }
-    }
-
-    fn take_late(&mut self, now: Instant) -> Vec<Question> {
-        let mut late = Vec::new();
-        for queue in [&mut self.waiting, &mut self.suspects] {
-            if queue.iter().any(|question| question.deadline <= now) {
-                for question in std::mem::take(queue) {
-                    if question.deadline <= now {
-                        late.push(question);
-                    } else {
-                        queue.push_back(question);
-                    }
-                }
+        match (question.place, question.pending.take()) {
+            // Its end comes by the cancelled send, which knows whether the service has had it.
+            (Place::With(_), Some(pending)) => {
+                drop(state);
+                pending.cancel();
+            }
+            // It is being sent at this moment.
+            (Place::With(_), None) => {
+                drop(state);
+                thread::yield_now();
+            }
+            (Place::Waiting | Place::Joined, _) => {
+                drop(state);
+                self.give_up(token);
+                self.pump();
             }
         }
-        late
-    }
-
-    fn count_death(&mut self, now: Instant) {
-        self.deaths.push_back(now);
-        while self.deaths.len() > DEATHS {
-            self.deaths.pop_front();
-        }
-    }
-
-    /// What the services are like for a question that is to be decided without them.
-    fn situation(&self, question: &Question) -> Situation {
-        let killed = self.deaths.len() >= DEATHS
-            && self
-                .deaths
-                .front()
-                .is_some_and(|first| first.elapsed() < KILLED);
-        match self.services.is_empty() {
-            _ if self.stopped => Situation::Ending,
-            true if killed => Situation::Killed,
-            true => Situation::Absent,
-            false if self.answered > Some(question.asked) => Situation::Busy,
-            false => Situation::Silent,
-        }
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        self.waiting
-            .iter()
-            .chain(&self.suspects)
-            .map(|question| question.deadline)
-            .min()
-    }
-}
-
-/// What the services are like at one moment, for a question that none has answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Situation {
-    /// The host ends.
-    Ending,
-    /// None is connected.
-    Absent,
-    /// None is connected, and the last died of files.
-    Killed,
-    /// Some are connected, and none has answered anything since the question was asked.
-    Silent,
-    /// Some are connected, and have answered others meanwhile.
-    Busy,
-}
-
-impl Question {
-    /// Decides by policy a question that no service has.
-    fn give_up(self, situation: Situation) {
-        let (cause, reason) = match (self.suspect, situation) {
-            (_, Situation::Ending) => (Cause::NoService, "the host ends"),
-            (true, _) => (
-                Cause::Poison,
-                "a service died with this file, and it could not be tried again in time",
-            ),
-            (false, Situation::Absent) => (Cause::NoService, ""),
-            (false, Situation::Killed) => (Cause::Poison, "the services have died of files"),
-            (false, Situation::Silent) => (Cause::Timeout, "the services do not answer"),
-            (false, Situation::Busy) => (Cause::Overload, "the services were busy"),
-        };
-        self.pended.complete_by_policy(cause, reason);
-    }
-
-    fn conclude(self, result: Result<Answer, AskError>, situation: Situation) {
-        let (cause, reason) = match result {
-            Ok(answer) => match answer.verdict() {
-                Some(file::Verdict::Allow) => {
-                    return self.pended.resume(Verdict::allow(Cause::Service));
-                }
-                Some(file::Verdict::Deny) => {
-                    return self
-                        .pended
-                        .complete(Verdict::deny(Cause::Service, answer.reason()));
-                }
-                Some(file::Verdict::Unscannable) => (Cause::Unscannable, answer.reason()),
-                _ => (Cause::Unscannable, "the service gave no verdict".to_owned()),
-            },
-            Err(AskError::Send(SendError::TimedOut { .. })) if self.suspect => {
-                let reason = "a service died with this file, and the next did not answer";
-                (Cause::Poison, reason.to_owned())
-            }
-            Err(AskError::Send(SendError::TimedOut { delivered: false }))
-                if situation == Situation::Busy =>
-            {
-                (Cause::Overload, "the services were busy".to_owned())
-            }
-            Err(AskError::Send(SendError::TimedOut { .. })) => (Cause::Timeout, String::new()),
-            Err(AskError::Send(SendError::Refused(status))) => {
-                (Cause::Overload, status.to_string())
-            }
-            Err(error) => (Cause::Unscannable, error.to_string()),
-        };
-        self.pended.complete_by_policy(cause, reason);
-    }
-}
-
-/// So many services that died with files, in so much time, make the absence of services the files' doing.
-const DEATHS: usize = 4;
-const KILLED: Duration = Duration::from_secs(60);
-
-/// Facts for the service.
-fn describe(operation: &Operation) -> file::Question {
-    let stamp = operation.stamp();
-    let kind = match operation.kind() {
-        Kind::Exec => file::Operation::Exec,
-        Kind::Open => file::Operation::Open,
-    };
-    file::Question {
-        id: operation.id(),
-        operation: kind as u32,
-        pid: operation
-            .pid()
-            .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
-            .unwrap_or(0),
-        device: stamp.map_or(0, |stamp| stamp.id.device),
-        inode: stamp.map_or(0, |stamp| stamp.id.inode),
-        size: stamp.map_or(0, |stamp| stamp.size),
+        self.lock()
     }
 }

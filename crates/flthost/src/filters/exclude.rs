@@ -38,6 +38,10 @@ impl Filter for Exclude {
         Altitude(400_500)
     }
 
+    fn may_be_skipped(&self) -> bool {
+        true
+    }
+
     fn pre_operation(&self, operation: &Operation) -> Pre {
         // Without exclusions no path is looked up.
         if !self.below.is_empty() && operation.path().is_some_and(|path| self.covers(&path)) {

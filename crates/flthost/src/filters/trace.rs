@@ -33,6 +33,10 @@ impl Filter for Trace {
         Altitude(409_500)
     }
 
+    fn may_be_skipped(&self) -> bool {
+        true
+    }
+
     fn pre_operation(&self, operation: &Operation) -> Pre {
         let counter = match operation.kind() {
             Kind::Exec => &self.execs,

@@ -19,7 +19,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// So many threads that each open `path` once.
+    /// So many threads that each open `path` once, or, if that is a directory, one of its files.
     pub(crate) fn once(path: &Path, threads: usize) -> Self {
         Self::start(path, threads, "once")
     }
@@ -110,7 +110,7 @@ pub(crate) fn run() {
     });
     let threads: usize = std::env::var("CROWD_THREADS").unwrap().parse().unwrap();
     let looping = std::env::var("CROWD_HOW").unwrap() == "loop";
-    let files: Vec<PathBuf> = if looping {
+    let files: Vec<PathBuf> = if path.is_dir() {
         let entries = fs::read_dir(&path).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     } else {

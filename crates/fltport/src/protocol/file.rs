@@ -3,6 +3,8 @@
 //! The file itself comes as the message's attachment: open for reading only, to be read by position. Opening it again,
 //! by whatever path, would ask the same question once more.
 
+use std::time::Duration;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Protocol;
@@ -14,7 +16,7 @@ pub enum FileProtocol {}
 impl Protocol for FileProtocol {
     type Question = Question;
     type Answer = Answer;
-    type Request = [u8; 8];
+    type Request = Request;
     type Response = [u8; 8];
 }
 
@@ -34,6 +36,24 @@ pub struct Question {
     pub inode: u64,
     /// The file's size in bytes when the question was asked.
     pub size: u64,
+    /// When the operation is decided without this service, in nanoseconds of the system's monotonic clock
+    /// (`CLOCK_MONOTONIC`); the message's own deadline is later by what the service may ask for.
+    pub deadline: u64,
+}
+
+impl Question {
+    /// What a deadline in so much time is in a question.
+    #[must_use]
+    pub fn deadline_in(time: Duration) -> u64 {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        crate::clock::system_nanos().saturating_add(nanos)
+    }
+
+    /// Time left until the operation is decided without this service.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        Duration::from_nanos(self.deadline.saturating_sub(crate::clock::system_nanos()))
+    }
 }
 
 /// What is to be done with a file.
@@ -59,6 +79,64 @@ impl Operation {
     }
 }
 
+/// What a service asks of the host, with [`crate::Client::send`] over the connection on which it gets its questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Request {
+    /// A [`Wish`].
+    pub wish: u32,
+    /// For [`Wish::MoreTime`]: how much, in milliseconds.
+    pub millis: u32,
+    /// For [`Wish::MoreTime`]: the question's [`Question::id`].
+    pub id: u64,
+}
+
+/// What a service may want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum Wish {
+    /// More time for one question: granted once, as far as the host's configuration allows. The response is the time
+    /// left from now, in milliseconds; the service's own clock of the message does not show it.
+    MoreTime = 1,
+    /// All verdicts of this service are to be forgotten: its rules are other ones now.
+    Forget = 2,
+}
+
+impl Wish {
+    /// The wish of a request; `None` for one that this version does not know.
+    #[must_use]
+    pub const fn parse(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::MoreTime),
+            2 => Some(Self::Forget),
+            _ => None,
+        }
+    }
+}
+
+impl Request {
+    /// Asks for more time for a question.
+    #[must_use]
+    pub const fn more_time(id: u64, millis: u32) -> Self {
+        Self {
+            wish: Wish::MoreTime as u32,
+            millis,
+            id,
+        }
+    }
+
+    /// Asks to forget what this service has said.
+    #[must_use]
+    pub const fn forget() -> Self {
+        Self {
+            wish: Wish::Forget as u32,
+            millis: 0,
+            id: 0,
+        }
+    }
+}
+
 /// What the service says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -66,9 +144,13 @@ pub struct Answer {
     /// A [`Verdict`].
     pub verdict: u32,
     /// Bytes of `reason` that count.
-    reason_length: u32,
+    reason_length: u16,
+    flags: u16,
     reason: [u8; REASON_MAX],
 }
+
+/// The verdict follows from the file's content, and from nothing else.
+const CONTENT_ONLY: u16 = 1;
 
 /// Longest reason in bytes: the name of a rule, or a few words.
 pub const REASON_MAX: usize = 120;
@@ -98,12 +180,27 @@ impl Answer {
         for (into, from) in bytes.iter_mut().zip(reason.bytes().take(length)) {
             *into = from;
         }
-        let reason_length = u32::try_from(length).unwrap_or(0);
+        let reason_length = u16::try_from(length).unwrap_or(0);
         Self {
             verdict: verdict as u32,
             reason_length,
+            flags: 0,
             reason: bytes,
         }
+    }
+
+    /// Says that the verdict follows from the file's content, and not from who asks, when, or what for: the host may
+    /// answer for the same content without asking again.
+    #[must_use]
+    pub const fn of_content_only(mut self) -> Self {
+        self.flags |= CONTENT_ONLY;
+        self
+    }
+
+    /// Whether the verdict follows from the file's content only.
+    #[must_use]
+    pub const fn is_of_content_only(&self) -> bool {
+        self.flags & CONTENT_ONLY != 0
     }
 
     /// The verdict; `None` for a value that is none, which a host treats as a service that cannot tell.
@@ -120,9 +217,7 @@ impl Answer {
     /// The reason as text, without control characters: it goes to terminals and logs.
     #[must_use]
     pub fn reason(&self) -> String {
-        let length = usize::try_from(self.reason_length)
-            .unwrap_or(REASON_MAX)
-            .min(REASON_MAX);
+        let length = usize::from(self.reason_length).min(REASON_MAX);
         let text =
             String::from_utf8_lossy(self.reason.get(..length).unwrap_or_default()).into_owned();
         text.chars()
@@ -149,7 +244,7 @@ mod tests {
     #[test]
     fn a_lie_about_the_length_reads_what_is_there() {
         let mut answer = Answer::new(Verdict::Allow, "rule");
-        answer.reason_length = u32::MAX;
+        answer.reason_length = u16::MAX;
         assert!(answer.reason().starts_with("rule"));
         answer.verdict = 77;
         assert_eq!(answer.verdict(), None);

@@ -75,7 +75,13 @@ impl Asked {
 }
 
 /// Starts to ask about a file.
-pub(crate) fn ask(service: &TypedPort<FileProtocol>, file: Option<File>, wait: Timeout) -> Asked {
+///
+/// Without a time it waits for ever.
+pub(crate) fn ask(
+    service: &TypedPort<FileProtocol>,
+    file: Option<File>,
+    wait: Option<Duration>,
+) -> Asked {
     let question = Question {
         id: 1,
         operation: Operation::Open as u32,
@@ -83,7 +89,9 @@ pub(crate) fn ask(service: &TypedPort<FileProtocol>, file: Option<File>, wait: T
         device: 0,
         inode: 0,
         size: 0,
+        deadline: wait.map_or(u64::MAX, Question::deadline_in),
     };
+    let wait = wait.map_or(Timeout::Never, Timeout::after);
     let file = file.map(|file| Arc::new(file.into()));
     let (sender, receiver) = mpsc::channel();
     let told = move |answer| {
@@ -111,8 +119,8 @@ pub(crate) fn settle(service: &TypedPort<FileProtocol>) {
 }
 
 /// The asker's end of [`PATIENCE`].
-pub(crate) fn patient() -> Timeout {
-    Timeout::after(PATIENCE)
+pub(crate) const fn patient() -> Option<Duration> {
+    Some(PATIENCE)
 }
 
 /// A file as a host attaches it: regular, open for reading only.

@@ -1,0 +1,201 @@
+//! One question: what it is about, whom its answer decides, and how it ended.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fltport::protocol::AskError;
+use fltport::protocol::file::{self, Answer};
+use fltport::{Pending, SendError};
+
+use super::state::Situation;
+use crate::fanotify::Operation as Kind;
+use crate::operation::{Operation, Pended, Verdict};
+use crate::policy::Cause;
+use crate::stamp::FileId;
+
+/// A question that is not answered.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) pended: Pended,
+    pub(super) facts: Facts,
+    pub(super) place: Place,
+    /// It was with a service when that died.
+    pub(super) suspect: bool,
+    /// The service has asked for more time.
+    pub(super) extended: bool,
+    /// Others about the same file wait for this one.
+    pub(super) leads: bool,
+    /// How the send can be given up.
+    pub(super) pending: Option<Pending>,
+}
+
+/// What questions are about that have one answer.
+pub(super) type Key = (FileId, Kind);
+
+/// Where a question is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// No service has it.
+    Waiting,
+    /// This service has it.
+    With(u64),
+    /// Another about the same file is asked for it.
+    Joined,
+}
+
+/// What a service is told, and what decides when it is not asked any more.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) file: Arc<OwnedFd>,
+    pub(super) asked: Instant,
+    pub(super) deadline: Instant,
+    pub(super) id: u64,
+    pub(super) kind: Kind,
+    pub(super) key: Option<Key>,
+    pid: u32,
+    size: u64,
+}
+
+/// How a question ended.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// The service lets the operation go on.
+    Allowed { of_content_only: bool },
+    /// It does not.
+    Denied {
+        of_content_only: bool,
+        reason: String,
+    },
+    /// Policy decides.
+    Policy(Cause, String),
+}
+
+impl Facts {
+    pub(super) fn of(operation: &Operation) -> Self {
+        let stamp = operation.stamp();
+        Self {
+            file: Arc::clone(&operation.file),
+            asked: operation.started,
+            deadline: operation.deadline,
+            id: operation.id,
+            kind: operation.kind,
+            key: stamp.map(|stamp| (stamp.id, operation.kind)),
+            pid: operation
+                .pid
+                .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
+                .unwrap_or(0),
+            size: stamp.map_or(0, |stamp| stamp.size),
+        }
+    }
+
+    pub(super) fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// For the service.
+    pub(super) fn describe(&self) -> file::Question {
+        let operation = match self.kind {
+            Kind::Exec => file::Operation::Exec,
+            Kind::Open => file::Operation::Open,
+        };
+        let id = self.key.map(|(id, _)| id);
+        file::Question {
+            id: self.id,
+            operation: operation as u32,
+            pid: self.pid,
+            device: id.map_or(0, |id| id.device),
+            inode: id.map_or(0, |id| id.inode),
+            size: self.size,
+            deadline: file::Question::deadline_in(self.remaining()),
+        }
+    }
+}
+
+impl Question {
+    pub(super) fn new(pended: Pended) -> Option<Self> {
+        let facts = Facts::of(pended.operation()?);
+        Some(Self {
+            pended,
+            facts,
+            place: Place::Waiting,
+            suspect: false,
+            extended: false,
+            leads: false,
+            pending: None,
+        })
+    }
+
+    /// How it ends when no service has it.
+    pub(super) fn without_service(&self, situation: Situation) -> Outcome {
+        let (cause, reason) = match (self.suspect, situation) {
+            (_, Situation::Ending) => (Cause::NoService, "the host ends"),
+            (true, _) => (
+                Cause::Poison,
+                "a service died with this file, and it could not be tried again in time",
+            ),
+            (false, Situation::Absent) => (Cause::NoService, ""),
+            (false, Situation::Killed) => (Cause::Poison, "the services have died of files"),
+            (false, Situation::Silent) => (Cause::Timeout, "the services do not answer"),
+            (false, Situation::Busy) => (Cause::Overload, "the services were busy"),
+        };
+        Outcome::Policy(cause, reason.to_owned())
+    }
+
+    /// How it ends with what became of its message.
+    pub(super) fn outcome(
+        &self,
+        result: Result<Answer, AskError>,
+        situation: Situation,
+    ) -> Outcome {
+        let policy = |cause, reason: &str| Outcome::Policy(cause, reason.to_owned());
+        match result {
+            Ok(answer) => {
+                let of_content_only = answer.is_of_content_only();
+                match answer.verdict() {
+                    Some(file::Verdict::Allow) => Outcome::Allowed { of_content_only },
+                    Some(file::Verdict::Deny) => Outcome::Denied {
+                        of_content_only,
+                        reason: answer.reason(),
+                    },
+                    Some(file::Verdict::Unscannable) => {
+                        Outcome::Policy(Cause::Unscannable, answer.reason())
+                    }
+                    _ => policy(Cause::Unscannable, "the service gave no verdict"),
+                }
+            }
+            // Its time was over, whoever noticed first.
+            Err(AskError::Send(
+                SendError::TimedOut { delivered } | SendError::Cancelled { delivered },
+            )) => match (self.suspect, delivered, situation) {
+                (true, ..) => policy(
+                    Cause::Poison,
+                    "a service died with this file, and the next did not answer",
+                ),
+                (false, false, Situation::Busy) => {
+                    policy(Cause::Overload, "the services were busy")
+                }
+                _ => policy(Cause::Timeout, ""),
+            },
+            Err(AskError::Send(SendError::Refused(status))) => {
+                policy(Cause::Overload, &status.to_string())
+            }
+            Err(error) => policy(Cause::Unscannable, &error.to_string()),
+        }
+    }
+
+    /// Decides its operation.
+    pub(super) fn end(self, outcome: Outcome) {
+        let mut pended = self.pended;
+        match outcome {
+            Outcome::Allowed { of_content_only } => {
+                pended.allowed_by_service(of_content_only);
+                pended.resume(Verdict::allow(Cause::Service));
+            }
+            Outcome::Denied { reason, .. } => {
+                pended.complete(Verdict::deny(Cause::Service, reason));
+            }
+            Outcome::Policy(cause, reason) => pended.complete_by_policy(cause, reason),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Which questions there are, where each is, and which service gets which: no system call, no lock, no clock of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use fltport::ClientPort;
+use fltport::protocol::TypedPort;
+use fltport::protocol::file::FileProtocol;
+
+use super::question::{Key, Place, Question};
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) services: BTreeMap<u64, Service>,
+    next_service: u64,
+    questions: HashMap<u64, Question>,
+    next_question: u64,
+    /// Questions that no service has, in the order in which they are asked. Some may have ended meanwhile.
+    waiting: VecDeque<u64>,
+    /// Questions to be tried alone.
+    suspects: VecDeque<u64>,
+    /// When each question's time is over.
+    times: BTreeSet<(Instant, u64)>,
+    /// Files that are being asked about, with everybody who waits for that.
+    flights: HashMap<Key, Flight>,
+    /// A suspect is with a service now.
+    trial: bool,
+    /// Questions with services, the trial's included.
+    pub(super) in_flight: usize,
+    /// A service is on its way: questions wait for it.
+    pub(super) expected: bool,
+    /// When a service answered last: while some do, a question that none took fell to the load.
+    pub(super) answered: Option<Instant>,
+    /// When services died with files, lately: where that goes on, their absence is the files' doing.
+    deaths: VecDeque<Instant>,
+    /// Some thread hands questions out.
+    pub(super) pumping: bool,
+    pub(super) stopped: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Service {
+    port: TypedPort<FileProtocol>,
+    in_flight: usize,
+}
+
+/// Everybody who waits for the answer to one question.
+#[derive(Debug, Default)]
+struct Flight {
+    leader: u64,
+    /// Those who came before a service had the question: its answer is theirs.
+    early: Vec<u64>,
+    /// Those who came later: the file may have changed since it was read.
+    late: Vec<u64>,
+}
+
+/// Everybody who waited for the answer to a question that has ended.
+#[derive(Debug, Default)]
+pub(super) struct Followers {
+    pub(super) early: Vec<Question>,
+    pub(super) late: Vec<Question>,
+}
+
+/// What is to be sent to a service.
+pub(super) struct Errand {
+    pub(super) question: u64,
+    pub(super) service: u64,
+    pub(super) port: ClientPort,
+}
+
+/// What the services are like at one moment, for a question that none has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Situation {
+    /// The host ends.
+    Ending,
+    /// None is connected.
+    Absent,
+    /// None is connected, and the last died of files.
+    Killed,
+    /// Some are connected, and none has answered anything since the question was asked.
+    Silent,
+    /// Some are connected, and have answered others meanwhile.
+    Busy,
+}
+
+/// So many services that died with files, in so much time, make the absence of services the files' doing.
+const DEATHS: usize = 4;
+const KILLED: Duration = Duration::from_secs(60);
+
+impl State {
+    pub(super) fn add_service(&mut self, port: ClientPort) -> u64 {
+        self.next_service += 1;
+        let service = Service {
+            port: TypedPort::new(port),
+            in_flight: 0,
+        };
+        self.services.insert(self.next_service, service);
+        self.next_service
+    }
+
+    /// Takes a question in. `joins`: it may share the answer of another about the same file.
+    pub(super) fn add(&mut self, mut question: Question, joins: bool) -> u64 {
+        let token = self.next_question;
+        self.next_question += 1;
+        self.times.insert((question.facts.deadline, token));
+        let key = question.facts.key.filter(|_| joins);
+        let flight = key.and_then(|key| self.flights.get_mut(&key));
+        if let Some(flight) = flight {
+            let leader = self.questions.get(&flight.leader);
+            let is_early = leader.is_some_and(|leader| leader.place == Place::Waiting);
+            question.place = Place::Joined;
+            if is_early {
+                flight.early.push(token);
+            } else {
+                flight.late.push(token);
+            }
+        } else {
+            if let Some(key) = key {
+                let flight = Flight {
+                    leader: token,
+                    ..Flight::default()
+                };
+                self.flights.insert(key, flight);
+            }
+            question.leads = key.is_some();
+            question.place = Place::Waiting;
+            self.waiting.push_back(token);
+        }
+        self.questions.insert(token, question);
+        token
+    }
+
+    pub(super) fn question(&mut self, token: u64) -> Option<&mut Question> {
+        self.questions.get_mut(&token)
+    }
+
+    /// Takes a question out, because it ends, with those that wait for its answer.
+    pub(super) fn take(&mut self, token: u64) -> Option<(Question, Followers)> {
+        let question = self.remove(token)?;
+        let mut followers = Followers::default();
+        let flight = question.facts.key.filter(|_| question.leads);
+        if let Some(flight) = flight.and_then(|key| self.flights.remove(&key)) {
+            let mut all = |tokens: Vec<u64>| -> Vec<Question> {
+                tokens
+                    .into_iter()
+                    .filter_map(|token| self.remove(token))
+                    .collect()
+            };
+            followers = Followers {
+                early: all(flight.early),
+                late: all(flight.late),
+            };
+        }
+        Some((question, followers))
+    }
+
+    fn remove(&mut self, token: u64) -> Option<Question> {
+        let question = self.questions.remove(&token)?;
+        self.times.remove(&(question.facts.deadline, token));
+        if let Place::With(service) = question.place {
+            self.leave(service, question.suspect);
+        }
+        Some(question)
+    }
+
+    /// A service has a question no more.
+    fn leave(&mut self, service: u64, suspect: bool) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if suspect {
+            self.trial = false;
+        }
+        if let Some(service) = self.services.get_mut(&service) {
+            service.in_flight = service.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// The next question and the service that gets it: suspects first, and alone.
+    pub(super) fn next_errand(&mut self) -> Option<Errand> {
+        if self.trial || (!self.suspects.is_empty() && self.in_flight > 0) {
+            return None;
+        }
+        let (&service, _) = self
+            .services
+            .iter()
+            .min_by_key(|(_, service)| service.in_flight)?;
+        let suspect = self.next_of(|state| &mut state.suspects);
+        let token = match suspect {
+            Some(token) => {
+                self.trial = true;
+                token
+            }
+            None => self.next_of(|state| &mut state.waiting)?,
+        };
+        self.in_flight += 1;
+        self.questions.get_mut(&token)?.place = Place::With(service);
+        let chosen = self.services.get_mut(&service)?;
+        chosen.in_flight += 1;
+        Some(Errand {
+            question: token,
+            service,
+            port: chosen.port.port().clone(),
+        })
+    }
+
+    /// The next of a queue that has not ended.
+    fn next_of(&mut self, queue: impl Fn(&mut Self) -> &mut VecDeque<u64>) -> Option<u64> {
+        loop {
+            let token = queue(self).pop_front()?;
+            let question = self.questions.get(&token);
+            if question.is_some_and(|question| question.place == Place::Waiting) {
+                return Some(token);
+            }
+        }
+    }
+
+    /// A question that waits for a service that will not come. Suspects wait until their deadline all the same: the
+    /// service that died with them may come back by itself, and most of them are innocent.
+    pub(super) fn next_forlorn(&mut self) -> Option<u64> {
+        if self.expected || !self.services.is_empty() {
+            return None;
+        }
+        match self.next_of(|state| &mut state.waiting) {
+            None if self.stopped => self.next_of(|state| &mut state.suspects),
+            waiting => waiting,
+        }
+    }
+
+    /// A service has gone, and had this question, `delivered` or not: it is asked again, alone if it was.
+    pub(super) fn ask_again(&mut self, token: u64, service: u64, delivered: bool) {
+        let was = self
+            .questions
+            .get(&token)
+            .is_some_and(|question| question.suspect);
+        self.leave(service, was);
+        let Some(question) = self.questions.get_mut(&token) else {
+            return;
+        };
+        question.place = Place::Waiting;
+        question.pending = None;
+        question.suspect |= delivered;
+        if question.suspect {
+            self.suspects.push_back(token);
+        } else {
+            self.waiting.push_front(token);
+        }
+    }
+
+    /// The questions whose time is over.
+    pub(super) fn late(&self, now: Instant) -> Vec<u64> {
+        let late = self.times.iter().take_while(|(time, _)| *time <= now);
+        late.map(|(_, token)| *token).collect()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.times.first().map(|(time, _)| *time)
+    }
+
+    /// A question's time is over later, if this is the first time that its service asks for that: the time left.
+    pub(super) fn extend(&mut self, service: u64, id: u64, by: Duration) -> Option<Duration> {
+        let (&token, question) = self.questions.iter_mut().find(|(_, question)| {
+            question.facts.id == id && question.place == Place::With(service) && !question.extended
+        })?;
+        self.times.remove(&(question.facts.deadline, token));
+        question.extended = true;
+        question.facts.deadline += by;
+        self.times.insert((question.facts.deadline, token));
+        Some(question.facts.remaining())
+    }
+
+    /// Services connected, questions with them, questions that wait.
+    pub(super) fn load(&self) -> (usize, usize, usize) {
+        let waiting = self.questions.len().saturating_sub(self.in_flight);
+        (self.services.len(), self.in_flight, waiting)
+    }
+
+    pub(super) fn count_death(&mut self, now: Instant) {
+        self.deaths.push_back(now);
+        while self.deaths.len() > DEATHS {
+            self.deaths.pop_front();
+        }
+    }
+
+    /// What the services are like for a question, asked at that time, that is to be decided without them.
+    pub(super) fn situation(&self, asked: Instant) -> Situation {
+        let killed = self.deaths.len() >= DEATHS
+            && self
+                .deaths
+                .front()
+                .is_some_and(|first| first.elapsed() < KILLED);
+        match self.services.is_empty() {
+            _ if self.stopped => Situation::Ending,
+            true if killed => Situation::Killed,
+            true => Situation::Absent,
+            false if self.answered > Some(asked) => Situation::Busy,
+            false => Situation::Silent,
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! The verdict cache and joined questions: what they save, and each way in which they might let something through.
+//! Needs root.
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::crowd::{self, Crowd};
+use common::host::{Host, Service, allow, name, until};
+use common::{Place, run, text};
+use fltport::protocol::file::{Answer, Verdict};
+use fltport::{Client, Message};
+use rustix::time::{ClockId, clock_gettime};
+use zerocopy::IntoBytes;
+
+#[test]
+fn crowd() {
+    crowd::run();
+}
+
+/// A service that judges by content, says so, and counts: what has `bad` in it is denied.
+struct Judge {
+    asked: Arc<AtomicU64>,
+    _service: Service,
+}
+
+impl Judge {
+    fn new(host: &Host) -> Self {
+        Self::slow(host, |_| {})
+    }
+
+    /// As [`Self::new`]; after it has read a file, and before it answers, this happens.
+    fn slow(host: &Host, between: impl Fn(&Message) + Send + 'static) -> Self {
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&asked);
+        let service = host.serve(move |_, question| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let content = content(&question);
+            between(&question);
+            let verdict = if content.contains("bad") {
+                Verdict::Deny
+            } else {
+                Verdict::Allow
+            };
+            let answer = Answer::new(verdict, "").of_content_only();
+            question.reply(answer.as_bytes()).ok();
+        });
+        Self {
+            asked,
+            _service: service,
+        }
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads the question's file by position.
+fn content(question: &Message) -> String {
+    let mut bytes = [0; 64];
+    let length = rustix::io::pread(question.attachment().unwrap(), &mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// Waits until changes to these files are old enough for the cache.
+fn age(path: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let changed = fs::metadata(path).unwrap().ctime();
+    until("the file is old enough", || {
+        clock_gettime(ClockId::Realtime).tv_sec >= changed + 3
+    });
+}
+
+fn opens(path: &Path) -> bool {
+    File::open(path).is_ok()
+}
+
+const STRICT: [&str; 1] = ["--strict"];
+
+#[test]
+fn a_clean_file_is_asked_about_once_until_it_changes() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    age(&file);
+    for mode in ["kernel", "worker", "off"] {
+        let host = Host::start(&place, &["--strict", "--cache", mode]);
+        let judge = Judge::new(&host);
+        for _ in 0..5 {
+            assert!(opens(&file));
+        }
+        assert_eq!(judge.asked(), if mode == "off" { 5 } else { 1 }, "{mode}");
+    }
+    let host = Host::start(&place, &STRICT);
+    let judge = Judge::new(&host);
+    assert!(opens(&file));
+    fs::write(&file, "bad").unwrap();
+    assert!(!opens(&file) && !opens(&file));
+    assert!(judge.asked() >= 3);
+    drop((judge, host));
+    fs::write(&file, "content").unwrap();
+}
+
+#[test]
+fn the_kernel_keeps_only_files_that_root_alone_can_write_to() {
+    let Some(place) = Place::new() else { return };
+    let (roots, others, open_to_all) = (place.file("a"), place.file("b"), place.file("c"));
+    chown(&others, Some(61_000), None).unwrap();
+    fs::set_permissions(&open_to_all, PermissionsExt::from_mode(0o666)).unwrap();
+    age(&open_to_all);
+    let host = Host::start(&place, &STRICT);
+    let _judge = Judge::new(&host);
+    let seen = || host.status()["operations"]["opens"].as_u64().unwrap();
+    for (file, more) in [(&roots, 0), (&others, 4), (&open_to_all, 4)] {
+        assert!(opens(file) && opens(file)); // the second may still be on its way to both groups
+        let before = seen();
+        for _ in 0..4 {
+            assert!(opens(file));
+        }
+        assert_eq!(seen() - before, more, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_late_writer_ends_what_was_found_before_he_wrote() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    age(&file);
+    let host = Host::start(&place, &STRICT);
+    // It writes when the service has read, and is gone when it answers.
+    let late = file.clone();
+    let written = AtomicU64::new(0);
+    let judge = Judge::slow(&host, move |_| {
+        if written.fetch_add(1, Ordering::Relaxed) == 0 {
+            // By truncation, which asks nobody.
+            fs_truncate(&late);
+        }
+    });
+    assert!(opens(&file));
+    let before = judge.asked();
+    assert!(opens(&file));
+    assert_eq!(judge.asked(), before + 1, "kept although somebody wrote");
+}
+
+fn fs_truncate(path: &Path) {
+    assert!(run(
+        "python3",
+        [
+            "-c",
+            &format!("import os; os.truncate({:?}, 3)", text(path))
+        ]
+    ));
+}
+
+#[test]
+fn a_store_through_a_mapping_is_no_way_past_the_cache() {
+    let Some(place) = Place::new() else { return };
+    for (name, owner) in [("roots", 0), ("users", 61_000)] {
+        let file = place.file(name);
+        chown(&file, Some(owner), None).unwrap();
+        age(&file);
+        let host = Host::start(&place, &STRICT);
+        let _judge = Judge::new(&host);
+        assert!(opens(&file) && opens(&file));
+        // A process maps the file, looks at it first (so that its pages are there), stores, and holds on; or lets go.
+        for holds in [true, false] {
+            let script = format!(
+                "import mmap,os,sys\n\
+                 f = os.open({:?}, os.O_RDWR)\n\
+                 m = mmap.mmap(f, 0)\n\
+                 m[0]\n\
+                 m[0:3] = b'bad'\n\
+                 {}\n\
+                 print('stored', flush=True)\n\
+                 sys.stdin.read()\n",
+                text(&file),
+                if holds {
+                    "pass"
+                } else {
+                    "m.close(); os.close(f)"
+                },
+            );
+            let mut child = std::process::Command::new("python3")
+                .args(["-c", &script])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut line = String::new();
+            let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+            std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+            assert_eq!(line, "stored\n");
+            // What only root can store is root's own business.
+            if owner != 0 {
+                assert!(!opens(&file), "a mapping's store went past (held: {holds})");
+            }
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            fs_write_quietly(&file, "con");
+            age(&file);
+            assert!(opens(&file));
+        }
+    }
+}
+
+/// Puts content back by a process that is asked about like any other.
+fn fs_write_quietly(path: &Path, content: &str) {
+    // Not readable as bad while it is opened: it is truncated first.
+    fs_truncate(path);
+    let script = format!(
+        "f = open({:?}, 'r+b'); f.write({content:?}.encode())",
+        text(path)
+    );
+    let all = format!("import os; os.truncate({:?}, 0)\n{script}", text(path));
+    assert!(run("python3", ["-c", &all]));
+}
+
+#[test]
+fn a_file_that_takes_the_name_of_a_clean_one_is_another_file() {
+    let Some(place) = Place::new() else { return };
+    let (file, other) = (place.file("file"), place.root.join("other"));
+    fs::write(&other, "bad").unwrap();
+    age(&other);
+    let host = Host::start(&place, &STRICT);
+    let _judge = Judge::new(&host);
+    assert!(opens(&file) && opens(&file));
+    fs::rename(&other, &file).unwrap();
+    assert!(!opens(&file));
+    fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn what_changed_a_moment_ago_is_not_kept() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(place) = Place::new() else { return };
+    let file = place.file("new");
+    let host = Host::start(&place, &["--strict", "--cache", "worker"]);
+    let judge = Judge::new(&host);
+    // On a machine that is too busy to ask twice within a second, once more.
+    until("two opens within a second of a change", || {
+        fs_truncate(&file);
+        let before = judge.asked();
+        assert!(opens(&file) && opens(&file));
+        let asked = judge.asked() - before;
+        let changed = fs::metadata(&file).unwrap();
+        let now = clock_gettime(ClockId::Realtime);
+        let age =
+            (now.tv_sec - changed.ctime()) * 1_000_000_000 + now.tv_nsec - changed.ctime_nsec();
+        if age < 1_000_000_000 {
+            assert_eq!(asked, 2);
+        }
+        age < 1_000_000_000
+    });
+}
+
+#[test]
+fn the_end_of_a_service_and_new_rules_empty_the_cache() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    age(&file);
+    let host = Host::start(&place, &STRICT);
+    let judge = Judge::new(&host);
+    assert!(opens(&file) && opens(&file));
+    assert_eq!(judge.asked(), 1);
+    let client: &Client = &judge._service.client;
+    let forget = fltport::protocol::file::Request::forget();
+    client.send(forget.as_bytes(), 8).unwrap();
+    assert!(opens(&file) && opens(&file));
+    assert_eq!(judge.asked(), 2);
+    drop(judge);
+    until("it is gone", || host.status()["services"] == 0);
+    assert!(
+        !opens(&file),
+        "nobody has found it clean who is still there"
+    );
+    let judge = Judge::new(&host);
+    assert!(opens(&file));
+    assert_eq!(judge.asked(), 1);
+}
+
+#[test]
+fn an_answer_that_depends_on_who_asks_is_kept_for_nobody() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    age(&file);
+    let host = Host::start(&place, &STRICT);
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let _service = host.serve(move |_, question| {
+        count.fetch_add(1, Ordering::Relaxed);
+        allow(question);
+    });
+    let seen = Crowd::once(&file, 20).finish();
+    assert_eq!(seen.opened(), 20);
+    assert_eq!(asked.load(Ordering::Relaxed), 20);
+}
+
+#[test]
+fn fifty_openers_of_one_file_are_one_question() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    age(&file);
+    let host = Host::start(&place, &["--strict", "--cache", "worker"]);
+    let asked = Arc::new(AtomicU64::new(0));
+    let service = host.connect();
+    let openers = Crowd::once(&file, 50);
+    let first = service.next_message().unwrap();
+    until("all wait", || host.count("pending") == 50);
+    let answer = Answer::new(Verdict::Allow, "").of_content_only();
+    first.reply(answer.as_bytes()).unwrap();
+    let count = Arc::clone(&asked);
+    let service = Arc::new(service);
+    let own = Arc::clone(&service);
+    let rest = thread::spawn(move || {
+        while let Ok(question) = own.next_message() {
+            count.fetch_add(1, Ordering::Relaxed);
+            allow(question);
+        }
+    });
+    assert_eq!(openers.finish().opened(), 50);
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "more than one question");
+    service.close();
+    rest.join().unwrap();
+}
+
+#[test]
+fn whoever_comes_after_a_change_does_not_share_an_older_answer() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    age(&file);
+    let host = Host::start(&place, &STRICT);
+    let service = host.connect();
+    let first = Crowd::once(&file, 1);
+    let question = service.next_message().unwrap();
+    assert_eq!(name(&question), "file");
+    fs_truncate(&file);
+    let second = Crowd::once(&file, 1);
+    until("it waits too", || host.count("pending") == 2);
+    let answer = Answer::new(Verdict::Allow, "").of_content_only();
+    question.reply(answer.as_bytes()).unwrap();
+    assert_eq!(first.finish().opened(), 1);
+    let again = service.next_message().unwrap();
+    again
+        .reply(Answer::new(Verdict::Deny, "").as_bytes())
+        .unwrap();
+    assert_eq!(second.finish().opened(), 0);
+}
+
+#[test]
+fn a_writer_beneath_an_overlay_is_seen() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let (lower, upper, work) = (
+        place.outside("lower"),
+        place.dir("upper"),
+        place.dir("work"),
+    );
+    let merged = place.outside("merged");
+    let file = place.file("upper/file");
+    age(&file);
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        text(&lower),
+        text(&upper),
+        text(&work)
+    );
+    if !run(
+        "mount",
+        ["-t", "overlay", "-o", &options, "none", text(&merged)],
+    ) {
+        println!("skipped: no overlay here");
+        return;
+    }
+    let host = Host::start(&place, &STRICT);
+    let _judge = Judge::new(&host);
+    assert!(opens(&file) && opens(&file));
+    // Written to through the overlay, behind the back of the inode that was found clean.
+    let script = format!(
+        "f = open({:?}, 'r+b'); f.write(b'bad')",
+        text(&merged.join("file"))
+    );
+    assert!(run("python3", ["-c", &script]));
+    let opened = opens(&file);
+    drop(host);
+    run("umount", [text(&merged)]);
+    assert!(!opened);
+}
+
+#[test]
+fn a_service_gets_more_time_for_a_question_once() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    let host = Host::start(
+        &place,
+        &["--strict", "--deadline-ms", "400", "--more-time-ms", "5000"],
+    );
+    let service = host.connect();
+    let opener = Crowd::once(&file, 1);
+    let question = service.next_message().unwrap();
+    let asked: fltport::protocol::file::Question =
+        fltport::protocol::read(question.payload()).unwrap();
+    assert!(asked.remaining() <= Duration::from_millis(400));
+    let more = fltport::protocol::file::Request::more_time(asked.id, 4_000);
+    let left = service.send(more.as_bytes(), 8).unwrap();
+    let left = u64::from_ne_bytes(left.try_into().unwrap());
+    assert!((3_000..=4_400).contains(&left), "{left}");
+    service.send(more.as_bytes(), 8).unwrap_err();
+    // Well after the first deadline.
+    until("the deadline is over", || asked.remaining().is_zero());
+    allow(question);
+    assert_eq!(opener.finish().opened(), 1);
+    // Without a wish the deadline counts.
+    let other = place.root.join("file");
+    let opener = Crowd::once(&other, 1);
+    let question = service.next_message().unwrap();
+    let seen = opener.finish();
+    assert_eq!(seen.opened(), 0);
+    assert!(seen.longest() < Duration::from_millis(1_400), "{seen:?}");
+    drop(question);
+}
