@@ -35,6 +35,8 @@ pub struct Config {
     pub more_time: Duration,
     /// The port directory, instead of this user's usual one.
     pub port_directory: Option<PathBuf>,
+    /// Take everything over from the host of this name that runs, and let that one end.
+    pub take_over: bool,
     /// End when standard input does.
     pub lifeline: bool,
     /// Filters besides those that come with the host.
@@ -57,6 +59,7 @@ impl Config {
             cache: CacheMode::default(),
             more_time: Duration::from_secs(8),
             port_directory: None,
+            take_over: false,
             lifeline: false,
             filters: Vec::new(),
         }

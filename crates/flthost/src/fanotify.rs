@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 pub(crate) use crate::fanotify_event::AnswerBuffer;
 use crate::fanotify_event::RESPONSE_LEN;
@@ -86,10 +87,31 @@ impl Group {
     }
 
     /// An event was read; unless it is answered by this process, it gets `response`.
-    pub(crate) fn note(&self, number: RawFd, response: Response) {
+    pub(crate) fn note(&self, number: RawFd, response: Response, exec: bool, pid: Option<Pid>) {
         if let Some((journal, group)) = self.journal {
-            journal.note(number, Owed { group, response });
+            let owed = Owed {
+                group,
+                response,
+                exec,
+                pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get()),
+            };
+            journal.note(number, owed);
         }
+    }
+
+    /// Answers an event that this process has read, unless it was handed over meanwhile.
+    pub(crate) fn respond_once(
+        &self,
+        number: RawFd,
+        response: Response,
+    ) -> Result<Response, AnswerError> {
+        if self
+            .journal
+            .is_some_and(|(journal, _)| !journal.claim(number))
+        {
+            return Err(AnswerError::NotPending);
+        }
+        self.respond(number, response)
     }
 
     /// Finds out whether permission events work here, without touching any filesystem.
@@ -379,14 +401,6 @@ impl Group {
         number: RawFd,
         response: Response,
     ) -> Result<Response, AnswerError> {
-        let answered = self.write_response(number, response);
-        if let Some((journal, _)) = self.journal {
-            journal.clear(number);
-        }
-        answered
-    }
-
-    fn write_response(&self, number: RawFd, response: Response) -> Result<Response, AnswerError> {
         let (given, result) = match (response, self.write(number, response)) {
             (Response::DenyErrno(_), Err(Errno::INVAL)) => {
                 (Response::Deny, self.write(number, Response::Deny))

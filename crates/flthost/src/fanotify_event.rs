@@ -337,7 +337,7 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    fn of(self, operation: Option<Operation>) -> Response {
+    pub(crate) fn of(self, operation: Option<Operation>) -> Response {
         match operation {
             Some(Operation::Exec) => self.exec,
             _ => self.open,
@@ -406,7 +406,7 @@ struct Duty {
 impl Duty {
     fn answer(&mut self, response: Response) -> Result<Response, AnswerError> {
         self.owed = false;
-        self.group.respond(self.number, response)
+        self.group.respond_once(self.number, response)
     }
 }
 
@@ -443,18 +443,9 @@ fn adopt(record: &Record<'_>, group: &Arc<Group>, defaults: Defaults) -> Event {
         return Event::Unopenable { pid, errno };
     };
     let default = defaults.of(operation);
-    group.note(file.as_raw_fd(), default);
-    let duty = Duty {
-        group: Arc::clone(group),
-        number: file.as_raw_fd(),
-        default,
-        owed: true,
-    };
-    let permission = Permission {
-        duty,
-        file: Arc::new(file),
-        process,
-    };
+    let exec = operation == Some(Operation::Exec);
+    group.note(file.as_raw_fd(), default, exec, pid);
+    let permission = Permission::new(group, file, process, default);
     match operation {
         Some(operation) => Event::Permission {
             operation,
@@ -469,7 +460,50 @@ fn adopt(record: &Record<'_>, group: &Arc<Group>, defaults: Defaults) -> Event {
     }
 }
 
+impl Event {
+    /// An operation that another process of this program has read, and handed over with its file under the same number.
+    pub(crate) fn handed_over(
+        group: &Arc<Group>,
+        file: OwnedFd,
+        operation: Operation,
+        pid: Option<Pid>,
+        defaults: Defaults,
+    ) -> Self {
+        let default = defaults.of(Some(operation));
+        group.note(file.as_raw_fd(), default, operation == Operation::Exec, pid);
+        Self::Permission {
+            operation,
+            pid,
+            permission: Permission::new(group, file, None, default),
+        }
+    }
+}
+
+/// A descriptor of its own for a number that this process has in use.
+///
+/// # Errors
+/// The system's: it is not in use any more.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers; one that is not open is refused.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    own(copy).ok_or_else(io::Error::last_os_error)
+}
+
 impl Permission {
+    fn new(group: &Arc<Group>, file: OwnedFd, process: Option<OwnedFd>, default: Response) -> Self {
+        let duty = Duty {
+            group: Arc::clone(group),
+            number: file.as_raw_fd(),
+            default,
+            owed: true,
+        };
+        Self {
+            duty,
+            file: Arc::new(file),
+            process,
+        }
+    }
+
     fn settle(mut self, mask: u64) -> u64 {
         let _answered = self.duty.answer(self.duty.default);
         mask
@@ -477,8 +511,8 @@ impl Permission {
 }
 
 fn own(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: (1) open: the kernel installed it during the `read` that `fill` has just made, and
-    // nobody else knows the number; (2) owned by nobody else: `Records` yields each record once,
+    // SAFETY: (1) open: the kernel installed it during the `read` or the duplication that was just
+    // made, and nobody else knows the number; (2) owned by nobody else: `Records` yields each record once,
     // and `adopt` asks once for the file and once for the pidfd; (3) never -1: checked here.
     (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -19,7 +19,10 @@ mod fanotify_watch;
 mod fanotify_writers;
 mod filter;
 pub mod filters;
+mod giving;
 pub mod guarded;
+mod halt;
+mod handover;
 mod keepers;
 mod marking;
 pub mod marks;
@@ -37,6 +40,7 @@ mod start;
 pub mod supervisor;
 mod supervisor_memory;
 pub mod supervisor_os;
+mod taking;
 mod worker;
 
 pub use decision::{Counters, Decider};

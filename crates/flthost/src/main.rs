@@ -58,6 +58,9 @@ struct Arguments {
     /// Where ports live, instead of the usual place
     #[arg(long, value_name = "DIR")]
     port_directory: Option<PathBuf>,
+    /// Take over from the host of the same name that runs, without an operation being lost; it ends
+    #[arg(long)]
+    take_over: bool,
     /// End when standard input ends
     #[arg(long)]
     lifeline: bool,
@@ -108,6 +111,7 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         cache: arguments.cache,
         more_time: Duration::from_millis(arguments.more_time_ms),
         port_directory: arguments.port_directory,
+        take_over: arguments.take_over,
         lifeline: arguments.lifeline,
         filters: Vec::new(),
     })

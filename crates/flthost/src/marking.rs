@@ -41,6 +41,8 @@ pub(crate) fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, Strin
         };
         if target.kind() == TargetKind::Filesystem {
             guarded.pair.set_whole();
+            // What an earlier worker's services have found clean is for this one's to say again.
+            guarded.pair.forget_in_kernel();
         }
         guards.push(Guard {
             path: target.path().display().to_string(),

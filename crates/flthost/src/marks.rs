@@ -55,7 +55,18 @@ impl Target {
         let failed = |errno| TargetError::from_errno(errno, path);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
-        let device = rustix::fs::fstat(&dir).map_err(failed)?.st_dev;
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        Self::from_fd(dir, path)
+    }
+
+    /// A directory that an older host has opened, which knew it by this path.
+    ///
+    /// # Errors
+    ///
+    /// See [`TargetError`].
+    pub(crate) fn from_fd(dir: OwnedFd, path: PathBuf) -> Result<Self, TargetError> {
+        let stat =
+            rustix::fs::fstat(&dir).map_err(|errno| TargetError::from_errno(errno, &path))?;
         let kind = if is_filesystem_root(dir.as_fd()) {
             TargetKind::Filesystem
         } else {
@@ -64,11 +75,10 @@ impl Target {
         let handles = DirectoryHandle::of(dir.as_fd())
             .and_then(|handle| open_parent(dir.as_fd(), &handle))
             .is_ok();
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         Ok(Self {
             dir,
             path,
-            device,
+            device: stat.st_dev,
             kind,
             handles,
         })

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -185,6 +185,22 @@ impl Pair {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<FileId, Gate>> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Two groups of an older host, with their marks.
+    pub(crate) fn from_fds(
+        place: usize,
+        journal: Journal,
+        triage: OwnedFd,
+        questions: OwnedFd,
+    ) -> Self {
+        let group = |fd, role| Group::from_fd(fd).journaled(journal, 2 * place + role);
+        Self {
+            triage: Arc::new(group(triage, 0)),
+            questions: Arc::new(group(questions, 1)),
+            gate: Mutex::default(),
+            is_whole: AtomicBool::new(false),
+        }
     }
 
     /// The group of this role.

@@ -1,7 +1,7 @@
 //! The threads that read groups: each takes operations out of one, and sends them through its part of the filters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crate::decision::Decider;
 use crate::events::Events;
 use crate::exempt::Exempt;
 use crate::fanotify::{Defaults, Event, EventBuffer};
+use crate::halt::Halt;
 use crate::names::{NameSlot, Names};
 use crate::operation::{Operation, Pended, Verdict};
 use crate::pair::{Pair, Role};
@@ -38,6 +39,10 @@ pub(crate) struct Readers {
     pub(crate) journal: Journal,
     /// What operations get that are dropped undecided.
     pub(crate) defaults: Defaults,
+    /// Where readers stop for a handover.
+    pub(crate) halt: Halt,
+    /// Threads that read.
+    pub(crate) running: AtomicUsize,
 }
 
 /// How often a reader whose group is the supervisor's looks whether it still is.
@@ -48,14 +53,25 @@ impl Readers {
     pub(crate) fn read(&self, pair: &Arc<Pair>, role: Role, place: usize, work: &Work) -> ! {
         let group = pair.group(role);
         let mut buffer = EventBuffer::with_capacity(BATCH);
+        self.running.fetch_add(1, Ordering::Relaxed);
         // A thread of the supervisor may still be inside this group's filesystem.
         while self.journal.owner(place) == Owner::Supervisor {
             thread::sleep(FOREIGN);
         }
         loop {
-            match poll(&mut [PollFd::new(group, PollFlags::IN)], None) {
+            let bell = self.halt.bell();
+            let mut fds = [
+                PollFd::new(group, PollFlags::IN),
+                PollFd::new(&bell, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => fail(format_args!("cannot wait for operations: {error}")),
+            }
+            let [_, rings] = fds.map(|fd| !fd.revents().is_empty());
+            if rings {
+                self.halt.pass();
+                continue;
             }
             self.journal.inside(place, true);
             let batch = group.read(&mut buffer, self.defaults);
@@ -73,7 +89,7 @@ impl Readers {
         }
     }
 
-    fn handle(&self, event: Event, pair: &Arc<Pair>, role: Role) {
+    pub(crate) fn handle(&self, event: Event, pair: &Arc<Pair>, role: Role) {
         let (operation, pid, permission) = match event {
             Event::Permission {
                 operation,

@@ -16,6 +16,7 @@ use crate::marks::{Target, TargetError};
 use crate::pair::Pair;
 use crate::say::say;
 use crate::supervisor_memory::{GROUPS_MAX, Journal};
+use crate::taking::{Handed, take_over};
 
 /// Why a host cannot start. Nothing is guarded then.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +73,13 @@ const RESERVED: usize = RING + 1_024;
 pub(crate) const SPARES: usize = 4;
 
 impl Held {
-    /// Opens everything that guards, marks nothing yet. One pair for each filesystem: a hung one blocks only its own.
+    /// Opens everything that guards, or takes it over from the host that does; marks nothing yet. One pair for each filesystem: a hung one blocks only its own.
     /// Forks, so the process must have one thread.
-    pub(crate) fn open(config: &Config) -> Result<Self, StartError> {
+    pub(crate) fn open(config: &Config) -> Result<(Self, Handed), StartError> {
         let descriptors = raise_descriptors()?;
+        if config.take_over {
+            return take_over(config, descriptors);
+        }
         if config.guards.is_empty() {
             return Err(StartError::NothingToGuard);
         }
@@ -108,7 +112,7 @@ impl Held {
         for _ in 0..SPARES {
             held.add_pair()?;
         }
-        Ok(held)
+        Ok((held, Handed::default()))
     }
 
     /// All groups, in the order of their places.

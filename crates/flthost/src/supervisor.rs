@@ -29,6 +29,7 @@ use crate::start::{Held, lock_memory};
 use crate::supervisor_os::{
     Child, Told, fork_beside_keepers, is_at_end, reap, take_signals, told_by_signal,
 };
+use crate::taking::Handed;
 use crate::worker;
 
 /// The time in which restarts are counted; [`Config::restarts`] may be in it.
@@ -57,7 +58,7 @@ const LEFT_OVER: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`StartError`] when it cannot start. Once it has started it ends only when it is told to.
 pub fn run(config: &Config) -> Result<(), StartError> {
-    let held = Held::open(config)?;
+    let (held, handed) = Held::open(config)?;
     let system = |doing| move |error| StartError::System(doing, error);
     // A dump of a dying worker is written before the worker counts as dead, often by a program that opens files; where
     // those are guarded, it would wait for an answer that nobody gives any more.
@@ -83,6 +84,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         keepers,
         signals,
         lingering: None,
+        handed: Some(handed),
     };
     supervisor.run()
 }
@@ -96,6 +98,8 @@ struct Supervisor<'a> {
     restarts: Vec<Instant>,
     /// A worker that was killed and is not gone: one of its threads is inside a hung filesystem.
     lingering: Option<Child>,
+    /// What an older host has handed over, for the first worker.
+    handed: Option<Handed>,
 }
 
 /// The running worker, and the pipe by which it is told to end.
@@ -135,6 +139,10 @@ impl Supervisor<'_> {
                     return Ok(());
                 }
             };
+            // The next host holds the groups: there is nothing to settle, and nothing ends with this process.
+            if code == worker::EXIT_HANDED_OVER {
+                return Ok(());
+            }
             if first && code == worker::EXIT_CANNOT_START {
                 return Err(StartError::System(
                     "the worker could not start",
@@ -160,7 +168,9 @@ impl Supervisor<'_> {
         }
     }
 
-    fn start_worker(&self, settled: Option<u64>) -> io::Result<Running> {
+    fn start_worker(&mut self, settled: Option<u64>) -> io::Result<Running> {
+        // This process closes its copies when the worker has its own.
+        let handed = self.handed.take().unwrap_or_default();
         self.held.journal.forget();
         let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let tell_of_parent = tell.as_raw_fd();
@@ -173,7 +183,7 @@ impl Supervisor<'_> {
                 signals: &self.signals,
                 settled,
             };
-            worker::run(start)
+            worker::run(start, handed)
         })?;
         Ok(Running { child, tell })
     }

@@ -27,6 +27,10 @@ pub(crate) struct Owed {
     pub(crate) group: usize,
     /// What it gets if the worker dies.
     pub(crate) response: Response,
+    /// Whether it is an execution.
+    pub(crate) exec: bool,
+    /// The process that wants to, or 0.
+    pub(crate) pid: i32,
 }
 
 /// Who reads a group. Two processes must not: answers are matched by the reader's descriptor numbers.
@@ -47,7 +51,7 @@ impl Journal {
     /// # References
     /// mmap(2), `MAP_SHARED | MAP_ANONYMOUS`.
     pub(crate) fn new(numbers: usize) -> io::Result<Self> {
-        let count = HEADER + numbers;
+        let count = HEADER + 2 * numbers;
         // SAFETY: a new mapping at an address of the system's choice touches no memory that there is.
         let start = unsafe {
             rustix::mm::mmap_anonymous(
@@ -69,9 +73,14 @@ impl Journal {
 
     /// An operation was read: its number is in use until [`Self::clear`].
     pub(crate) fn note(&self, number: i32, owed: Owed) {
-        let Some(word) = self.number(number) else {
+        let Some((word, facts)) = self.number(number) else {
             return;
         };
+        let exec = u64::from(owed.exec) << EXEC_SHIFT;
+        facts.store(
+            exec | u64::from(owed.pid.cast_unsigned()),
+            Ordering::Relaxed,
+        );
         let group = u64::try_from(owed.group).unwrap_or(u64::MAX) & GROUPS;
         let code = owed.response.to_code();
         let highest = self.header(HIGHEST);
@@ -85,22 +94,44 @@ impl Journal {
         );
     }
 
-    /// The operation was answered.
-    pub(crate) fn clear(&self, number: i32) {
-        if let Some(word) = self.number(number) {
-            word.store(0, Ordering::Release);
-        }
+    /// Takes out what is noted under this number: whoever gets it, and nobody else, answers the operation. A number that the
+    /// journal has no room for is nobody else's business either.
+    pub(crate) fn claim(&self, number: i32) -> bool {
+        self.number(number)
+            .is_none_or(|(word, _)| word.swap(0, Ordering::AcqRel) & NOTED != 0)
     }
 
     /// Takes out everything that is noted, with its number.
     pub(crate) fn take_all(&self) -> impl Iterator<Item = (i32, Owed)> + '_ {
-        let numbers = self.words.get(HEADER..).unwrap_or_default();
-        (0..).zip(numbers).filter_map(|(number, word)| {
-            let bits = word.swap(0, Ordering::AcqRel);
-            let response = Response::from_code(u32::try_from(bits & CODE).ok()?)?;
-            let group = usize::try_from(bits >> GROUP_SHIFT & GROUPS).ok()?;
-            (bits & NOTED != 0).then_some((number, Owed { group, response }))
-        })
+        self.numbers().filter_map(|number| self.take(number))
+    }
+
+    /// All numbers.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = i32> + use<> {
+        let count = (self.words.len() - HEADER) / 2;
+        0..i32::try_from(count).unwrap_or(i32::MAX)
+    }
+
+    /// Whether something is noted under this number.
+    pub(crate) fn is_noted(&self, number: i32) -> bool {
+        self.number(number)
+            .is_some_and(|(word, _)| word.load(Ordering::Acquire) & NOTED != 0)
+    }
+
+    /// Takes out what is noted under this number, as [`Self::claim`].
+    pub(crate) fn take(&self, number: i32) -> Option<(i32, Owed)> {
+        let (word, facts) = self.number(number)?;
+        let bits = word.swap(0, Ordering::AcqRel);
+        let response = Response::from_code(u32::try_from(bits & CODE).ok()?)?;
+        let group = usize::try_from(bits >> GROUP_SHIFT & GROUPS).ok()?;
+        let facts = facts.load(Ordering::Relaxed);
+        let owed = Owed {
+            group,
+            response,
+            exec: facts >> EXEC_SHIFT & 1 == 1,
+            pid: u32::try_from(facts & CODE).unwrap_or(0).cast_signed(),
+        };
+        (bits & NOTED != 0).then_some((number, owed))
     }
 
     /// The highest number that was noted since [`Self::forget`].
@@ -175,9 +206,10 @@ impl Journal {
             != 0
     }
 
-    fn number(&self, number: i32) -> Option<&'static AtomicU64> {
-        let place = usize::try_from(number).ok()?.checked_add(HEADER)?;
-        self.words.get(place)
+    /// What is owed under a number, and facts about it.
+    fn number(&self, number: i32) -> Option<(&'static AtomicU64, &'static AtomicU64)> {
+        let place = usize::try_from(number).ok()?.checked_mul(2)? + HEADER;
+        Some((self.words.get(place)?, self.words.get(place + 1)?))
     }
 
     fn header(&self, place: usize) -> &'static AtomicU64 {
@@ -203,6 +235,7 @@ const HEADER: usize = QUARANTINE + GROUPS_MAX;
 
 const NOTED: u64 = 1 << 63;
 const GROUP_SHIFT: u32 = 32;
+const EXEC_SHIFT: u32 = 32;
 const GROUPS: u64 = 0xffff;
 const CODE: u64 = 0xffff_ffff;
 
@@ -214,7 +247,12 @@ mod tests {
     #[test]
     fn what_is_noted_is_there_once_and_what_was_cleared_is_not() {
         let journal = Journal::new(100).unwrap();
-        let owed = |group, response| Owed { group, response };
+        let owed = |group, response| Owed {
+            group,
+            response,
+            exec: group == 0,
+            pid: 7,
+        };
         let first = owed(0, Response::Allow);
         let last = owed(0xffff, Response::DenyErrno(DenyErrno::Edquot));
         journal.note(0, first);
@@ -222,7 +260,7 @@ mod tests {
         journal.note(99, last);
         journal.note(100, first); // beyond: the sweep's
         journal.note(-1, first);
-        journal.clear(7);
+        assert!(journal.claim(7) && !journal.claim(7));
         let all: Vec<_> = journal.take_all().collect();
         assert_eq!(all, [(0, first), (99, last)]);
         assert_eq!(journal.take_all().count(), 0);
@@ -232,7 +270,7 @@ mod tests {
     fn a_word_that_means_nothing_is_left_to_the_sweep() {
         let journal = Journal::new(4).unwrap();
         for (number, bits) in [(0, u64::MAX), (1, 1), (2, NOTED | CODE), (3, NOTED)] {
-            let word = journal.number(number).unwrap();
+            let (word, _) = journal.number(number).unwrap();
             word.store(bits, Ordering::Relaxed);
         }
         assert_eq!(journal.take_all().count(), 0);

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ use crate::events::{Event, Events, EventsHandler, Started};
 use crate::exempt::Exempt;
 use crate::filter::Altitude;
 use crate::filters::{Ask, Cached, Exclude, Trace};
+use crate::giving::keep_door;
+use crate::halt::Halt;
+use crate::handover::remove_door;
 use crate::marking::{keep_following, mark};
 use crate::names::Names;
 use crate::pair::Role;
@@ -31,6 +34,7 @@ use crate::scanner::{Scanner, scanner_uid};
 use crate::stack::Stack;
 use crate::start::{Held, lock_memory};
 use crate::supervisor_os::{is_at_end, told_by_signal};
+use crate::taking::Handed;
 
 /// What a worker begins with.
 pub(crate) struct Start<'a> {
@@ -53,17 +57,23 @@ pub(crate) const CACHED: Altitude = Altitude(328_001);
 /// Exit code of a worker that could not start and has said why: starting it again would not help.
 pub(crate) const EXIT_CANNOT_START: i32 = 3;
 
+/// Exit code of a worker that has handed everything over to the next host.
+pub(crate) const EXIT_HANDED_OVER: i32 = 4;
+
 /// Between two rounds of tidying up.
 const TIDY: Duration = Duration::from_secs(10);
+
+/// How long services of the old host may take to connect to this one.
+const RETURN: Duration = Duration::from_secs(3);
 
 /// How long the first start waits for the scanner before it guards without one.
 const SCANNER_WAIT: Duration = Duration::from_secs(30);
 
 /// Runs the worker; gives its exit code.
-pub(crate) fn run(start: Start<'_>) -> i32 {
+pub(crate) fn run(start: Start<'_>, handed: Handed) -> i32 {
     rustix::thread::set_name(c"flthostd-worker").ok();
     abort_on_panic();
-    match serve(start) {
+    match serve(start, handed) {
         Ok(()) => 0,
         Err(error) => {
             say(error);
@@ -87,7 +97,7 @@ pub(crate) fn fail(why: impl std::fmt::Display) -> ! {
     std::process::abort()
 }
 
-fn serve(start: Start<'_>) -> Result<(), String> {
+fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     close_number(start.parents_end);
     let config = start.config;
     let (held, journal) = (start.held, start.held.journal);
@@ -149,11 +159,18 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         names: Names::start().map_err(|error| format!("cannot start a thread: {error}"))?,
         journal,
         defaults: config.crash_defaults(),
+        halt: Halt::new().map_err(|error| format!("cannot make a pipe: {error}"))?,
+        running: AtomicUsize::new(0),
     });
+    let returns = config.take_over && start.settled.is_none();
+    ask.expect_service(config.scanner.is_some() || returns);
+    // Before anything else takes their numbers.
+    for (pair, role, event) in handed.place(held, readers.defaults) {
+        readers.handle(event, &pair, role);
+    }
     let logged = (Arc::clone(&events), Arc::clone(&decider));
     spawn("log", move || logged.0.log(&logged.1))?;
     // Before anything else is opened: marks of an earlier worker may cover it, and its question would wait for readers.
-    ask.expect_service(config.scanner.is_some());
     start_readers(&readers, held, &pulse)?;
 
     let names = PortNames(&control);
@@ -181,6 +198,13 @@ fn serve(start: Start<'_>) -> Result<(), String> {
     };
     if let Some(scanner) = scanner.as_ref().filter(|_| start.settled.is_none()) {
         wait_for_service(&ask, scanner)?;
+    }
+    if returns && config.scanner.is_none() {
+        let ask = ask.clone();
+        spawn("returns", move || {
+            thread::sleep(RETURN);
+            ask.expect_service(false);
+        })?;
     }
     let guards = mark(&held.guarded, start.settled.is_none())?;
     *control
@@ -210,13 +234,30 @@ fn serve(start: Start<'_>) -> Result<(), String> {
             scope.spawn(move || keep_following(guarded));
         }
         scope.spawn(move || keep_tidy(held));
-        wait_for_end(&start);
+        let (given, give) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|error| format!("cannot make a pipe: {error}"))?;
+        let giver = Arc::clone(&readers);
+        scope.spawn(move || {
+            if keep_door(config, held, &giver) {
+                drop(give);
+            } else {
+                // The pipe stays open, or it would mean the end.
+                loop {
+                    thread::park();
+                }
+            }
+        });
+        if wait_for_end(&start, &given) {
+            // What waits is the next host's: nothing is decided here any more, and the names are wanted.
+            drop(names);
+            end_process(EXIT_HANDED_OVER)
+        }
         // Threads that read or follow end with the process; everything else is put away in order.
         drop(scanner);
         ask.stop();
         decider.close_log();
         drop(names);
-        end_process()
+        end_process(0)
     })
 }
 
@@ -230,7 +271,7 @@ pub(crate) fn follow_only(held: &Held, lifeline: OwnedFd, parents_end: RawFd) ->
             scope.spawn(move || keep_following(guarded));
         }
         while !is_at_end(&lifeline) {}
-        end_process()
+        end_process(0)
     })
 }
 
@@ -247,6 +288,7 @@ struct PortNames<'a>(&'a Control);
 
 impl Drop for PortNames<'_> {
     fn drop(&mut self) {
+        remove_door(&self.0.config);
         let ports = self.0.ports.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, port) in ports.iter() {
             port.close();
@@ -336,13 +378,13 @@ fn wait_for_service(ask: &Ask, scanner: &Scanner) -> Result<(), String> {
     Ok(())
 }
 
-/// Waits until the worker is to end. A supervisor that dies does not end it: it goes on, and the lifeline and the
+/// Waits until the worker is to end; whether that is because the next host has everything. A supervisor that dies does not end it: it goes on, and the lifeline and the
 /// signals that the supervisor would have obeyed count here.
-fn wait_for_end(start: &Start<'_>) {
+fn wait_for_end(start: &Start<'_>, given: &OwnedFd) -> bool {
     let mut supervised = true;
     let input = rustix::stdio::stdin();
     loop {
-        let mut fds = Vec::with_capacity(2);
+        let mut fds = Vec::with_capacity(3);
         if supervised {
             fds.push(PollFd::new(&start.told, PollFlags::IN));
         } else {
@@ -352,20 +394,24 @@ fn wait_for_end(start: &Start<'_>) {
         if !supervised && start.config.lifeline {
             fds.push(PollFd::new(&input, PollFlags::IN));
         }
+        fds.push(PollFd::new(given, PollFlags::IN));
         if poll(&mut fds, None).is_err() {
             continue;
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
+        if ready.pop() == Some(true) {
+            return true;
+        }
         if !supervised {
             let told = ready.first() == Some(&true) && told_by_signal(start.signals).is_some();
             if told || (ready.get(1) == Some(&true) && is_at_end(input)) {
-                return;
+                return false;
             }
             continue;
         }
         if !is_at_end(&start.told) {
-            return;
+            return false;
         }
         say("the supervisor has died; the worker goes on without it");
         supervised = false;
@@ -373,12 +419,12 @@ fn wait_for_end(start: &Start<'_>) {
 }
 
 /// Ends the process from inside the scope whose threads end only with it.
-fn end_process() -> ! {
+fn end_process(code: i32) -> ! {
     #[expect(
         clippy::exit,
         reason = "threads that wait for the kernel cannot be joined"
     )]
-    std::process::exit(0)
+    std::process::exit(code)
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {

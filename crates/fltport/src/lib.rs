@@ -83,6 +83,13 @@ pub use posted::PostedGet;
 pub use sys::PortEntry;
 pub use way::{Notice, PacketsReason, Way};
 
+/// Where this user's ports are, unless something else is said.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn default_directory() -> std::path::PathBuf {
+    sys::Directory::resolve(None).path().to_path_buf()
+}
+
 /// The ports below a port directory (this user's usual one without `directory`), in the order of their names.
 ///
 /// # Errors

@@ -40,7 +40,8 @@ impl Host {
         Self::run(command.args(arguments), ports)
     }
 
-    pub(crate) fn run(command: &mut Command, ports: PathBuf) -> Self {
+    /// Starts it, and does not wait until it guards.
+    pub(crate) fn spawn(command: &mut Command, ports: PathBuf) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -58,12 +59,16 @@ impl Host {
             }
         });
         let lifeline = child.stdin.take();
-        let host = Self {
+        Self {
             child,
             lifeline,
             said,
             ports,
-        };
+        }
+    }
+
+    pub(crate) fn run(command: &mut Command, ports: PathBuf) -> Self {
+        let host = Self::spawn(command, ports);
         let first = host.listen();
         assert_eq!(first.next()["event"], "started", "{}", host.said());
         host

@@ -1,0 +1,131 @@
+//! The old host's side of a handover: the worker stops reading, gives away everything, and ends when the next host has it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::fanotify_event::duplicate;
+use crate::handover::{Door, Frame, Waiting, Wire};
+use crate::reader::Readers;
+use crate::say::say;
+use crate::start::Held;
+use crate::supervisor_memory::Owed;
+
+/// Time for readers to finish what they have in their hands.
+const HALT: Duration = Duration::from_millis(500);
+
+/// Waits for the next host, as often as it takes, and gives it everything: `true`. `false`: nobody can come.
+pub(crate) fn keep_door(config: &Config, held: &Held, readers: &Readers) -> bool {
+    let door = match Door::open(config) {
+        Ok(door) => door,
+        Err(error) => {
+            say(format_args!("no other host can take over: {error}"));
+            return false;
+        }
+    };
+    loop {
+        let given = door.next().and_then(|wire| {
+            let given = give(&wire, held, readers);
+            if given.is_err() {
+                // Nothing has changed hands: this host goes on.
+                readers.halt.go_on();
+            }
+            given
+        });
+        match given {
+            Ok(()) => return true,
+            Err(error) => say(format_args!(
+                "a handover has failed, and this host goes on: {error}"
+            )),
+        }
+    }
+}
+
+fn give(wire: &Wire, held: &Held, readers: &Readers) -> io::Result<()> {
+    if wire.receive()?.0 != Frame::Hello {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let running = readers.running.load(Ordering::Relaxed);
+    let groups = 2 * held.pairs.len();
+    if !readers.halt.stop(running, HALT) {
+        // What is inside a hung filesystem has read nothing yet, and dies there with this process.
+        let inside = (0..groups).filter(|place| held.journal.is_inside(*place));
+        if !readers
+            .halt
+            .stop(running.saturating_sub(inside.count()), Duration::ZERO)
+        {
+            let text = "a thread that reads operations does not stop; try again";
+            return Err(io::Error::other(text));
+        }
+    }
+    let room = held.journal.highest().saturating_add(1);
+    wire.send(&Frame::Room(room), &[])?;
+    for pair in &held.pairs {
+        wire.send(&Frame::Pair, &[pair.triage.as_fd(), pair.questions.as_fd()])?;
+    }
+    for guarded in &held.guarded {
+        let place = held
+            .pairs
+            .iter()
+            .position(|pair| Arc::ptr_eq(pair, &guarded.pair));
+        let frame = Frame::Guard {
+            pair: u32::try_from(place.unwrap_or(0)).unwrap_or(0),
+            path: guarded.target.path().to_path_buf(),
+        };
+        wire.send(&frame, &[guarded.target.as_fd(), guarded.watch.as_fd()])?;
+    }
+    wire.send(&Frame::Words, &[rustix::stdio::stderr()])?;
+    let given = take_pending(held);
+    let sent = send_pending(wire, &given);
+    if sent.is_err() {
+        decide(held, &given);
+    }
+    sent
+}
+
+/// Takes what is pending out of this worker's hands: none of its threads can answer it from here on.
+fn take_pending(held: &Held) -> Vec<(i32, Owed, OwnedFd)> {
+    let noted = held
+        .journal
+        .numbers()
+        .filter(|number| held.journal.is_noted(*number));
+    noted
+        .filter_map(|number| {
+            // First: whoever answers closes afterwards, so if nobody has by the time it is taken, this was the file.
+            let file = duplicate(number).ok()?;
+            let (number, owed) = held.journal.take(number)?;
+            Some((number, owed, file))
+        })
+        .collect()
+}
+
+fn send_pending(wire: &Wire, pending: &[(i32, Owed, OwnedFd)]) -> io::Result<()> {
+    for (number, owed, file) in pending {
+        let waiting = Waiting {
+            number: *number,
+            group: u32::try_from(owed.group).unwrap_or(u32::MAX),
+            exec: owed.exec,
+            pid: owed.pid,
+        };
+        wire.send(&Frame::Pending(waiting), &[file.as_fd()])?;
+    }
+    wire.send(&Frame::End, &[])?;
+    match wire.receive()?.0 {
+        Frame::Taken => Ok(()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The next host has failed with them, and those who had them here cannot answer any more.
+fn decide(held: &Held, pending: &[(i32, Owed, OwnedFd)]) {
+    let groups = held.groups();
+    for (number, owed, _) in pending {
+        if let Some(group) = groups.get(owed.group) {
+            // Whoever waited may have been killed.
+            group.respond(*number, owed.response).ok();
+        }
+    }
+}
