@@ -66,6 +66,10 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  sudo fltctl instances")]
     Instances(ListArgs),
 
+    /// Upgrade a host that runs, or release everything it holds
+    #[command(subcommand, after_help = "Example:\n  sudo fltctl host upgrade")]
+    Host(HostCommand),
+
     /// Open each file, read a byte, and say how it went: the other process of `demo`
     #[command(hide = true)]
     Open {
@@ -73,6 +77,44 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+}
+
+/// What can be done to a host that runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// Let another flthostd take over, without losing an operation or letting one through
+    ///
+    /// Starts the flthostd that is installed where the running one was, with the same arguments. It takes over the groups
+    /// of the kernel, what is guarded, and every operation that waits; then the old one ends. Where anything fails the old
+    /// one goes on.
+    #[command(after_help = "Example:\n  sudo fltctl host upgrade")]
+    Upgrade(UpgradeArgs),
+
+    /// Break-glass: allow everything that waits, and end the host
+    ///
+    /// When even this cannot be started any more, a shell can do the same: kill -USR1 PROCESS, with flthostd's first
+    /// process.
+    #[command(after_help = "Example:\n  sudo fltctl host release")]
+    Release(HostArgs),
+}
+
+/// Which host.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HostArgs {
+    /// The host's name, where it has one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) instance: Option<String>,
+}
+
+/// `fltctl host upgrade`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpgradeArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+
+    /// The new program, instead of the one that is installed where the running one was
+    #[arg(long, value_name = "FILE")]
+    pub(crate) program: Option<PathBuf>,
 }
 
 /// `fltctl demo`.

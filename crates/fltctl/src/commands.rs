@@ -7,6 +7,7 @@ use crate::request::Request;
 
 mod demo;
 mod guard;
+mod host;
 mod list;
 mod open;
 
@@ -16,6 +17,7 @@ pub(crate) fn run(request: &Request) -> anyhow::Result<Outcome> {
         Request::Demo(request) => demo::run(request),
         Request::Guard(request) => guard::run(request),
         Request::List(request) => list::run(request),
+        Request::Steer(request) => host::run(request),
         Request::Open(paths) => open::run(paths),
     }
 }

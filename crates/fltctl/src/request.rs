@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use fltport::protocol::control;
 
-use crate::args::{Args, Command, DemoArgs, GuardArgs, ListArgs};
+use crate::args::{Args, Command, DemoArgs, GuardArgs, HostCommand, ListArgs};
 use crate::programs::Programs;
 use crate::terminal;
 
@@ -23,8 +23,33 @@ pub(crate) enum Request {
     Guard(Guard),
     /// List something.
     List(List),
+    /// Do something to a host that runs.
+    Steer(Steer),
     /// Open files, and say how it went.
     Open(Vec<PathBuf>),
+}
+
+/// `fltctl host`.
+#[derive(Debug)]
+pub(crate) struct Steer {
+    /// The host's name; `None` for the one without.
+    pub(crate) instance: Option<String>,
+    /// Where ports are.
+    pub(crate) port_directory: Option<PathBuf>,
+    /// What is done.
+    pub(crate) what: Steering,
+}
+
+/// What can be done to a host.
+#[derive(Debug)]
+pub(crate) enum Steering {
+    /// Another one takes over.
+    Upgrade {
+        /// Its program, instead of the one at the old one's place.
+        program: Option<PathBuf>,
+    },
+    /// It lets everything go on, and ends.
+    Release,
 }
 
 /// `fltctl demo`.
@@ -159,6 +184,18 @@ impl Request {
             Command::Instances(args) => {
                 list(control::Request::Instances, &args, port_directory, here)
             }
+            Command::Host(HostCommand::Upgrade(args)) => Self::Steer(Steer {
+                instance: args.host.instance,
+                port_directory,
+                what: Steering::Upgrade {
+                    program: args.program,
+                },
+            }),
+            Command::Host(HostCommand::Release(args)) => Self::Steer(Steer {
+                instance: args.instance,
+                port_directory,
+                what: Steering::Release,
+            }),
             Command::Open { paths } => Self::Open(paths),
         })
     }

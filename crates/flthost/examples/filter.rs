@@ -16,5 +16,5 @@ impl Filter for NoExec {
 }
 
 fn main() -> Result<(), supervisor::StartError> {
-    supervisor::run(&Config::guarding(std::env::args_os().skip(1)).filter(NoExec))
+    supervisor::run(&Config::guarding(std::env::args_os().skip(1)).filter(NoExec)).map(drop)
 }

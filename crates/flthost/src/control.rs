@@ -1,7 +1,7 @@
 //! The control port: what the host is and does, for its command line.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use fltport::protocol::control::Request;
 use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, ServerPort};
@@ -22,6 +22,8 @@ pub struct Control {
     pub(crate) stack: Arc<Stack>,
     pub(crate) ask: Ask,
     pub(crate) trace: Arc<Trace>,
+    /// The supervisor's process; 0 when it has died.
+    pub(crate) supervisor: AtomicU32,
     pub(crate) guards: std::sync::Mutex<Vec<Guard>>,
     pub(crate) ports: std::sync::Mutex<Vec<(String, Arc<ServerPort>)>>,
 }
@@ -73,6 +75,7 @@ impl Control {
             "instance": self.config.instance,
             "version": env!("CARGO_PKG_VERSION"),
             "worker": std::process::id(),
+            "supervisor": self.supervisor.load(Ordering::Relaxed),
             "monitor": self.config.monitor,
             "policies": policies_of(policies),
             "operations": {

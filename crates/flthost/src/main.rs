@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use flthost::cache::CacheMode;
 use flthost::config::Config;
+use flthost::supervisor::Ending;
 use flthost::{Policies, say, supervisor};
 
 /// Filter host: asks services, through ports, whether files may be opened or executed.
@@ -70,7 +71,8 @@ fn main() -> ExitCode {
     match configure(Arguments::parse())
         .and_then(|config| supervisor::run(&config).map_err(|error| error.to_string()))
     {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Told) => ExitCode::SUCCESS,
+        Ok(Ending::HandedOver) => ExitCode::from(4),
         Err(error) => {
             say(error);
             ExitCode::from(2)

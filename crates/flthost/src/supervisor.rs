@@ -53,11 +53,20 @@ const LOOKS: u32 = 6;
 /// Time for what waits unread when the host ends.
 const LEFT_OVER: Duration = Duration::from_millis(500);
 
+/// How a host has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to.
+    Told,
+    /// Another one has taken everything over.
+    HandedOver,
+}
+
 /// Runs a filter host until it is told to end. Blocks; must be called while the process has one thread.
 ///
 /// # Errors
 /// [`StartError`] when it cannot start. Once it has started it ends only when it is told to.
-pub fn run(config: &Config) -> Result<(), StartError> {
+pub fn run(config: &Config) -> Result<Ending, StartError> {
     let (held, handed) = Held::open(config)?;
     let system = |doing| move |error| StartError::System(doing, error);
     // A dump of a dying worker is written before the worker counts as dead, often by a program that opens files; where
@@ -117,7 +126,7 @@ enum Ended {
 }
 
 impl Supervisor<'_> {
-    fn run(&mut self) -> Result<(), StartError> {
+    fn run(&mut self) -> Result<Ending, StartError> {
         let mut settled = None;
         loop {
             // Only the first worker may fail for good: behind a later one operations wait, and marks are set.
@@ -136,12 +145,12 @@ impl Supervisor<'_> {
                 Ended::Alone(code) => code,
                 Ended::Told(told) => {
                     self.end(told);
-                    return Ok(());
+                    return Ok(Ending::Told);
                 }
             };
             // The next host holds the groups: there is nothing to settle, and nothing ends with this process.
             if code == worker::EXIT_HANDED_OVER {
-                return Ok(());
+                return Ok(Ending::HandedOver);
             }
             if first && code == worker::EXIT_CANNOT_START {
                 return Err(StartError::System(
@@ -160,7 +169,7 @@ impl Supervisor<'_> {
                 );
                 if let Some(told) = self.answer_alone() {
                     self.end(told);
-                    return Ok(());
+                    return Ok(Ending::Told);
                 }
                 say("trying a worker again");
                 self.restarts.clear();

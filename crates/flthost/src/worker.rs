@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -128,6 +128,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         stack: Arc::clone(&stack),
         ask: ask.clone(),
         trace,
+        supervisor: AtomicU32::new(supervisor()),
         guards: Mutex::default(),
         ports: Mutex::default(),
     });
@@ -247,7 +248,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
                 }
             }
         });
-        if wait_for_end(&start, &given) {
+        if wait_for_end(&start, &given, &control) {
             // What waits is the next host's: nothing is decided here any more, and the names are wanted.
             drop(names);
             end_process(EXIT_HANDED_OVER)
@@ -380,7 +381,7 @@ fn wait_for_service(ask: &Ask, scanner: &Scanner) -> Result<(), String> {
 
 /// Waits until the worker is to end; whether that is because the next host has everything. A supervisor that dies does not end it: it goes on, and the lifeline and the
 /// signals that the supervisor would have obeyed count here.
-fn wait_for_end(start: &Start<'_>, given: &OwnedFd) -> bool {
+fn wait_for_end(start: &Start<'_>, given: &OwnedFd, control: &Control) -> bool {
     let mut supervised = true;
     let input = rustix::stdio::stdin();
     loop {
@@ -414,8 +415,15 @@ fn wait_for_end(start: &Start<'_>, given: &OwnedFd) -> bool {
             return false;
         }
         say("the supervisor has died; the worker goes on without it");
+        control.supervisor.store(0, Ordering::Relaxed);
         supervised = false;
     }
+}
+
+/// The process that has forked this one.
+fn supervisor() -> u32 {
+    let parent = rustix::process::getppid();
+    parent.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// Ends the process from inside the scope whose threads end only with it.

@@ -30,7 +30,7 @@ fn next(place: &Place, host: &Host, more: &[&str]) -> Command {
 fn take_over(place: &Place, old: &mut Host, more: &[&str]) -> Host {
     let before = old.worker();
     let new = Host::spawn(&mut next(place, old, more), old.ports.clone());
-    assert!(old.ended().success(), "{}", old.said());
+    assert_eq!(old.ended().code(), Some(4), "{}", old.said());
     until("the old worker is gone", || !lives(before));
     until("the new one answers", || new.worker() != before);
     new
@@ -86,7 +86,7 @@ fn operations_that_wait_go_over_and_are_asked_about_again() {
     let before = host.worker();
     let mut command = next(&place, &host, &arguments);
     let new = Host::spawn(&mut command, host.ports.clone());
-    assert!(host.ended().success());
+    assert_eq!(host.ended().code(), Some(4));
     until("the new one answers", || new.worker() != before);
     assert_eq!(new.count("pending"), 3);
     let next_service = new.connect();

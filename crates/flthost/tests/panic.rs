@@ -17,7 +17,9 @@ use flthost::{Altitude, Filter, Operation, Pre, supervisor};
 
 fn main() {
     match std::env::var_os("GUARD") {
-        Some(guard) => supervisor::run(&config(guard)).unwrap(),
+        Some(guard) => {
+            supervisor::run(&config(guard)).unwrap();
+        }
         None => a_panic_ends_the_worker_and_nobody_waits(),
     }
 }

@@ -23,7 +23,7 @@ fn a_thousand_pending_questions_cost_descriptors_and_no_threads() {
     let Some(place) = Place::lasting(90) else {
         return;
     };
-    let file = place.file("file");
+    let (file, files) = (place.file("file"), many(&place, PENDING));
     let host = Host::start(&place, &["--deadline-ms", "60000", "--strict"]);
     let service = host.connect();
     let worker = host.worker();
@@ -37,7 +37,7 @@ fn a_thousand_pending_questions_cost_descriptors_and_no_threads() {
     settle(descriptors);
     let base = (threads(), descriptors());
 
-    let openers = Crowd::once(&many(&place, PENDING), PENDING);
+    let openers = Crowd::once(&files, PENDING);
     let mut held: VecDeque<_> = (0..PENDING)
         .map(|_| service.next_message().unwrap())
         .collect();

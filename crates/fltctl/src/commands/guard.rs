@@ -58,6 +58,10 @@ fn guard(request: &Guard, signals: &Signals, screen: &Arc<Screen>) -> anyhow::Re
         screen.notices.offer(line);
     }
     Ok(match (woken, end) {
+        (Woken::Ended, End::Exited(status)) if status.code() == Some(HANDED_OVER) => {
+            screen.say("another flthostd has taken over; it goes on guarding, without this view");
+            Outcome::Yes
+        }
         (Woken::Ended, _) => {
             screen.say(&format!(
                 "flthostd ended by itself ({end}); nothing is guarded any more"
@@ -209,6 +213,9 @@ const HINT: &str =
     "Ctrl-C ends. Shown is what is denied or cannot be decided; --all shows everything.";
 
 const HINT_ALL: &str = "Ctrl-C ends.";
+
+/// How a host ends that another has taken everything over from.
+const HANDED_OVER: i32 = 4;
 
 /// For marking directories and starting the scanner, before something is said.
 const SLOW_START: Duration = Duration::from_secs(5);
