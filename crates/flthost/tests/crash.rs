@@ -3,57 +3,13 @@
 mod common;
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::crowd::{self, Crowd};
 use common::host::{
     Host, SOON, allow, command, judge, kill, lives, opens, start_opener, try_open, until,
 };
 use common::{Place, outcome, text};
-use fltport::Connector;
 use rustix::process::Signal;
-
-#[test]
-fn crowd() {
-    crowd::run();
-}
-
-/// A service that connects again whenever its host is gone, and denies bad files.
-struct Faithful {
-    end: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Faithful {
-    fn new(host: &Host) -> Self {
-        let end = Arc::new(AtomicBool::new(false));
-        let (ended, ports) = (Arc::clone(&end), host.ports.clone());
-        let thread = thread::spawn(move || {
-            let connector = Connector::new().directory(&ports);
-            while !ended.load(Ordering::Relaxed) {
-                if let Ok(client) = connector.connect(r"\fltport\test\scan", b"") {
-                    while let Ok(question) = client.next_message() {
-                        judge(question);
-                    }
-                }
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let thread = Some(thread);
-        Self { end, thread }
-    }
-}
-
-impl Drop for Faithful {
-    /// The host has to have ended before.
-    fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().ok();
-    }
-}
 
 #[test]
 fn openers_of_a_killed_worker_are_answered_by_policy() {
@@ -80,39 +36,6 @@ fn openers_of_a_killed_worker_are_answered_by_policy() {
         let _service = host.serve(|_, question| allow(question));
         assert!(opens(&file));
     }
-}
-
-#[test]
-fn nothing_bad_is_ever_opened_while_workers_are_killed() {
-    const DEADLINE: Duration = Duration::from_millis(1_000);
-    let Some(place) = Place::lasting(100) else {
-        return;
-    };
-    for number in 0..4 {
-        place.file(&format!("files/bad{number}"));
-        place.file(&format!("files/good{number}"));
-    }
-    let strict = ["--strict", "--restarts", "1000", "--deadline-ms", "1000"];
-    let host = Host::start(&place, &strict);
-    let faithful = Faithful::new(&host);
-    let openers = Crowd::looping(&place.root.join("files"), 8);
-    for _ in 0..20 {
-        let (worker, before) = (host.worker(), host.count("by_service"));
-        until("work goes on", || host.count("by_service") > before + 20);
-        kill(worker, Signal::KILL);
-        until("the next worker comes", || {
-            host.connect_to("control").is_some() && host.worker() != worker
-        });
-    }
-    let seen = openers.finish();
-    println!("{seen:?}");
-    assert_eq!(seen.bad(), 0, "{seen:?}");
-    assert!(seen.opened() > 100 && seen.failed(libc::EPERM) > 100);
-    assert!(
-        seen.longest() < DEADLINE + Duration::from_secs(1),
-        "{seen:?}"
-    );
-    drop((host, faithful));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -93,6 +94,22 @@ impl Host {
         u32::try_from(worker.as_u64().unwrap()).unwrap()
     }
 
+    /// The supervisor's child, which answers now or soon; nothing while there is none.
+    pub(crate) fn child(&self) -> Option<u32> {
+        let supervisor = self.supervisor();
+        let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+        let children = fs::read_to_string(children).unwrap_or_default();
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Waits until another worker than this one answers.
+    pub(crate) fn next_worker(&self, old: u32) -> u32 {
+        until("the next worker comes", || {
+            self.connect_to("control").is_some() && self.worker() != old
+        });
+        self.worker()
+    }
+
     pub(crate) fn status(&self) -> Value {
         let answer = self.try_within(|| {
             let control = self.connect_to("control")?;
@@ -166,6 +183,40 @@ impl Drop for Host {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+/// A service that connects again whenever its host is gone, and denies bad files.
+pub(crate) struct Faithful {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Faithful {
+    pub(crate) fn new(host: &Host) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let (ended, ports) = (Arc::clone(&end), host.ports.clone());
+        let thread = thread::spawn(move || {
+            let connector = Connector::new().directory(&ports);
+            while !ended.load(Ordering::Relaxed) {
+                if let Ok(client) = connector.connect(r"\fltport\test\scan", b"") {
+                    while let Ok(question) = client.next_message() {
+                        judge(question);
+                    }
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let thread = Some(thread);
+        Self { end, thread }
+    }
+}
+
+impl Drop for Faithful {
+    /// The host has to have ended before.
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().ok();
     }
 }
 

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 pub(crate) mod crowd;
 pub(crate) mod host;
+pub(crate) mod server;
 
 /// One test's place: a tmpfs at `root`, gone when this is dropped. Tests run one after the other,
 /// because some of them look at the descriptors of this process.
