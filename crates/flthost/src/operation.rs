@@ -218,7 +218,7 @@ impl Pended {
     pub fn resume(self, verdict: Verdict) {
         let stack = self.inner.as_ref().map(|inner| Arc::clone(&inner.stack));
         match stack {
-            Some(stack) => stack.run(self, verdict),
+            Some(stack) => stack.resume(self, verdict),
             None => drop(self),
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! The supervisor kills a worker whose pulse has stopped, because operations wait for it and nobody can ask it why.
 
+use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use crate::supervisor_memory::Journal;
 #[derive(Debug)]
 pub(crate) struct Pulse {
     start: Instant,
-    threads: Mutex<Vec<Arc<Work>>>,
+    /// Those that have been at work, for as long as they live.
+    threads: Mutex<Vec<Weak<Work>>>,
 }
 
 /// What one thread works at.
@@ -38,15 +40,29 @@ impl Pulse {
         }
     }
 
-    /// A thread whose work is watched from now on.
-    pub(crate) fn watch(&self) -> Arc<Work> {
-        let work = Arc::new(Work {
-            start: self.start,
-            since: AtomicU64::new(0),
-        });
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.push(Arc::clone(&work));
-        work
+    /// This thread's work, which is watched from now on.
+    pub(crate) fn this_thread(&self) -> Arc<Work> {
+        let work = || {
+            let work = Arc::new(Work {
+                start: self.start,
+                since: AtomicU64::new(0),
+            });
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            threads.push(Arc::downgrade(&work));
+            work
+        };
+        OWN.with(|own| Arc::clone(own.get_or_init(work)))
+    }
+
+    /// This thread is at work until that is dropped.
+    pub(crate) fn at_work(&self) -> AtWork {
+        let work = self.this_thread();
+        // Whoever calls this from inside other work is watched as a part of it.
+        let begun = !work.is_begun();
+        if begun {
+            work.begin();
+        }
+        AtWork { work, begun }
     }
 
     /// Beats for as long as the process lives. `touch` takes every lock that answers need, and gives it back: if one of
@@ -64,8 +80,9 @@ impl Pulse {
     fn is_stuck(&self) -> bool {
         let now = millis(self.start.elapsed());
         let stuck = millis(STUCK);
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.iter().any(|work| {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|work| work.strong_count() > 0);
+        threads.iter().filter_map(Weak::upgrade).any(|work| {
             let since = work.since.load(Ordering::Relaxed);
             since != 0 && now.saturating_sub(since - 1) > stuck
         })
@@ -83,6 +100,39 @@ impl Work {
     pub(crate) fn end(&self) {
         self.since.store(0, Ordering::Relaxed);
     }
+
+    fn is_begun(&self) -> bool {
+        self.since.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// A thread at work; see [`Pulse::at_work`].
+#[derive(Debug)]
+pub(crate) struct AtWork {
+    work: Arc<Work>,
+    begun: bool,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if self.begun {
+            self.work.end();
+        }
+    }
+}
+
+/// The work that this thread is at is much, and gets on: what takes time is none of its pieces.
+pub(crate) fn gets_on() {
+    OWN.with(|own| {
+        if let Some(work) = own.get().filter(|work| work.is_begun()) {
+            work.begin();
+        }
+    });
+}
+
+thread_local! {
+    /// A process has one pulse.
+    static OWN: OnceCell<Arc<Work>> = const { OnceCell::new() };
 }
 
 fn millis(time: Duration) -> u64 {
@@ -96,17 +146,27 @@ mod tests {
     #[test]
     fn only_work_that_takes_too_long_stops_the_pulse() {
         let mut pulse = Pulse::new();
-        let (one, other) = (pulse.watch(), pulse.watch());
-        one.begin();
-        assert!(!pulse.is_stuck());
+        let work = pulse.this_thread();
+        let outer = pulse.at_work();
+        drop(pulse.at_work()); // a part of it
+        assert!(work.is_begun() && !pulse.is_stuck());
         // As if that had been long ago.
         let Some(past) = pulse.start.checked_sub(STUCK * 2) else {
             return;
         };
         pulse.start = past;
         assert!(pulse.is_stuck());
-        one.end();
-        other.end();
+        drop(outer);
         assert!(!pulse.is_stuck());
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_stops_nothing() {
+        let pulse = Pulse::new();
+        thread::scope(|scope| {
+            scope.spawn(|| pulse.this_thread().begin());
+        });
+        assert!(!pulse.is_stuck());
+        assert!(pulse.threads.lock().unwrap().is_empty());
     }
 }

@@ -17,7 +17,7 @@ use crate::names::{NameSlot, Names};
 use crate::operation::{Operation, Pended, Verdict};
 use crate::pair::{Pair, Role};
 use crate::policy::Cause;
-use crate::pulse::Work;
+use crate::pulse::Pulse;
 use crate::stack::Stack;
 use crate::stamp::Stamp;
 use crate::start::BATCH;
@@ -50,7 +50,8 @@ const FOREIGN: Duration = Duration::from_millis(20);
 
 impl Readers {
     /// Reads the group at this place for as long as the process lives.
-    pub(crate) fn read(&self, pair: &Arc<Pair>, role: Role, place: usize, work: &Work) -> ! {
+    pub(crate) fn read(&self, pair: &Arc<Pair>, role: Role, place: usize, pulse: &Pulse) -> ! {
+        let work = pulse.this_thread();
         let group = pair.group(role);
         let mut buffer = EventBuffer::with_capacity(BATCH);
         self.running.fetch_add(1, Ordering::Relaxed);

@@ -1,15 +1,17 @@
 //! The filters of a host, by altitude, and an operation's way through them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::filter::{Altitude, Filter, Pre};
 use crate::operation::{Pended, Verdict};
+use crate::pulse::Pulse;
 
 /// Filters in the order in which they are asked: highest altitude first. An operation is taken through them in triage, up
 /// to the first that may wait; if it comes to that, it comes again where waiting slows nobody, and is taken through all.
 pub struct Stack {
     filters: Vec<Arc<dyn Filter>>,
+    pulse: OnceLock<Arc<Pulse>>,
 }
 
 impl Stack {
@@ -17,7 +19,15 @@ impl Stack {
     #[must_use]
     pub fn new(mut filters: Vec<Arc<dyn Filter>>) -> Self {
         filters.sort_by_key(|filter| std::cmp::Reverse(filter.altitude()));
-        Self { filters }
+        Self {
+            filters,
+            pulse: OnceLock::new(),
+        }
+    }
+
+    /// Whoever takes an operation up again is watched from now on, as readers are.
+    pub(crate) fn watch(&self, pulse: Arc<Pulse>) {
+        self.pulse.set(pulse).ok();
     }
 
     /// Names and altitudes, in order.
@@ -25,6 +35,13 @@ impl Stack {
         self.filters
             .iter()
             .map(|filter| (filter.name(), filter.altitude()))
+    }
+
+    /// As [`Self::run`], for an operation that a filter had taken, on whatever thread that has.
+    pub(crate) fn resume(&self, pended: Pended, so_far: Verdict) {
+        // A filter further down may never come back, and this operation would have no deadline any more.
+        let _at_work = self.pulse.get().map(|pulse| pulse.at_work());
+        self.run(pended, so_far);
     }
 
     /// Takes an operation through the filters from where it stands. `so_far` is the verdict when nobody objects.

@@ -135,6 +135,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
 
     let room = held.descriptors.saturating_sub(held.reserved());
     let pulse = Arc::new(Pulse::new());
+    stack.watch(Arc::clone(&pulse));
+    ask.watch(Arc::clone(&pulse));
     let beating = (
         Arc::clone(&pulse),
         Arc::clone(&decider),
@@ -323,15 +325,15 @@ fn listen<H: PortHandler>(
 }
 
 /// Starts a reader for each group that guards something: questions first, so that nothing passes triage unread.
-fn start_readers(readers: &Arc<Readers>, held: &Held, pulse: &Pulse) -> Result<(), String> {
+fn start_readers(readers: &Arc<Readers>, held: &Held, pulse: &Arc<Pulse>) -> Result<(), String> {
     for (place, pair) in held.pairs.iter().enumerate() {
         if !held.is_used(place) {
             continue;
         }
         for role in [Role::Questions, Role::Triage] {
-            let (readers, pair, work) = (Arc::clone(readers), Arc::clone(pair), pulse.watch());
+            let (readers, pair, pulse) = (Arc::clone(readers), Arc::clone(pair), Arc::clone(pulse));
             let place = 2 * place + usize::from(role == Role::Questions);
-            spawn("reader", move || readers.read(&pair, role, place, &work))?;
+            spawn("reader", move || readers.read(&pair, role, place, &pulse))?;
         }
     }
     Ok(())

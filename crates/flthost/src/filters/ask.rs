@@ -8,7 +8,7 @@
 //! Many who want the same file at once share an answer: those who came before a service had the question always, those
 //! who came later only if nobody has touched the file since; otherwise one of them asks for all of them.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::cache::Cache;
 use crate::filter::{Altitude, Filter, Pre};
 use crate::operation::{Operation, Pended};
 use crate::policy::Cause;
+use crate::pulse::{Pulse, gets_on};
 
 mod question;
 mod state;
@@ -48,6 +49,7 @@ struct Shared {
     more_time: Duration,
     state: Mutex<State>,
     changed: Condvar,
+    pulse: OnceLock<Arc<Pulse>>,
 }
 
 impl Ask {
@@ -69,6 +71,7 @@ impl Ask {
             more_time,
             state: Mutex::default(),
             changed: Condvar::new(),
+            pulse: OnceLock::new(),
         });
         let janitor = Arc::clone(&shared);
         thread::Builder::new()
@@ -102,6 +105,11 @@ impl Ask {
     #[must_use]
     pub fn load(&self) -> (usize, usize, usize) {
         self.shared.lock().load()
+    }
+
+    /// The keeper of deadlines is watched from now on: without it, operations could wait without an end.
+    pub(crate) fn watch(&self, pulse: Arc<Pulse>) {
+        self.shared.pulse.set(pulse).ok();
     }
 
     /// Takes the lock that questions need, and gives it back.
@@ -215,6 +223,8 @@ impl Shared {
         }
         state.pumping = true;
         loop {
+            // Others may bring more than one of them gets rid of.
+            gets_on();
             if let Some(errand) = state.next_errand() {
                 drop(state);
                 self.send(errand);
@@ -399,6 +409,7 @@ impl Shared {
         let Some(question) = state.question(token) else {
             return state;
         };
+        let _at_work = self.pulse.get().map(|pulse| pulse.at_work());
         match (question.place, question.pending.take()) {
             // Its end comes by the cancelled send, which knows whether the service has had it.
             (Place::With(_), Some(pending)) => {
