@@ -64,7 +64,10 @@ fn give(wire: &Wire, held: &Held, readers: &Readers) -> io::Result<()> {
     let room = held.journal.highest().saturating_add(1);
     wire.send(&Frame::Room(room), &[])?;
     for pair in &held.pairs {
-        wire.send(&Frame::Pair, &[pair.triage.as_fd(), pair.questions.as_fd()])?;
+        wire.send(
+            &Frame::Pair { slow: pair.slow },
+            &[pair.triage.as_fd(), pair.questions.as_fd()],
+        )?;
     }
     for guarded in &held.guarded {
         let place = held

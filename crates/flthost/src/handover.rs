@@ -34,8 +34,8 @@ pub(crate) enum Frame {
     Hello,
     /// Descriptor numbers below this are in use by what follows.
     Room(u32),
-    /// The two groups of a pair.
-    Pair,
+    /// The two groups of a pair; whether closing one of its files may wait for somebody.
+    Pair { slow: bool },
     /// A guarded directory and its watch; the pair at this place guards it.
     Guard { pair: u32, path: PathBuf },
     /// An operation that waits, with its file.
@@ -86,7 +86,7 @@ impl Frame {
                 bytes.push(2);
                 bytes.extend(room.to_le_bytes());
             }
-            Self::Pair => bytes.push(3),
+            Self::Pair { slow } => bytes.extend([3, u8::from(*slow)]),
             Self::Guard { pair, path } => {
                 bytes.push(4);
                 bytes.extend(pair.to_le_bytes());
@@ -116,7 +116,11 @@ impl Frame {
         let frame = match kind {
             1 => Self::Hello,
             2 => Self::Room(word()?),
-            3 => Self::Pair,
+            3 => {
+                let (slow, more) = rest.split_first()?;
+                rest = more;
+                Self::Pair { slow: *slow != 0 }
+            }
             4 => {
                 let pair = word()?;
                 let path = std::os::unix::ffi::OsStrExt::from_bytes(std::mem::take(&mut rest));
@@ -315,7 +319,7 @@ mod tests {
         for frame in [
             Frame::Hello,
             Frame::Room(20_000),
-            Frame::Pair,
+            Frame::Pair { slow: true },
             guard,
             Frame::Pending(waiting),
             Frame::Words,

@@ -7,6 +7,7 @@
 //! is the services' work.
 
 pub mod cache;
+mod closer;
 pub mod config;
 pub mod control;
 pub mod decision;
@@ -24,6 +25,7 @@ pub mod guarded;
 mod halt;
 mod handover;
 mod keepers;
+mod lingering;
 mod marking;
 pub mod marks;
 mod names;

@@ -34,6 +34,8 @@ pub struct Pair {
     pub questions: Arc<Group>,
     gate: Mutex<HashMap<FileId, Gate>>,
     is_whole: AtomicBool,
+    /// Whether closing one of its files may wait for somebody.
+    pub(crate) slow: bool,
 }
 
 /// What triage knows of a file and the group of questions.
@@ -80,6 +82,7 @@ impl Pair {
             questions: Arc::new(second.journaled(journal, 2 * place + 1)),
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
+            slow: false,
         })
     }
 
@@ -193,6 +196,7 @@ impl Pair {
         journal: Journal,
         triage: OwnedFd,
         questions: OwnedFd,
+        slow: bool,
     ) -> Self {
         let group = |fd, role| Group::from_fd(fd).journaled(journal, 2 * place + role);
         Self {
@@ -200,6 +204,7 @@ impl Pair {
             questions: Arc::new(group(questions, 1)),
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
+            slow,
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::cache::Cache;
+use crate::closer::Closer;
 use crate::decision::Decider;
 use crate::events::Events;
 use crate::exempt::Exempt;
@@ -50,7 +51,14 @@ const FOREIGN: Duration = Duration::from_millis(20);
 
 impl Readers {
     /// Reads the group at this place for as long as the process lives.
-    pub(crate) fn read(&self, pair: &Arc<Pair>, role: Role, place: usize, pulse: &Pulse) -> ! {
+    pub(crate) fn read(
+        &self,
+        pair: &Arc<Pair>,
+        role: Role,
+        place: usize,
+        pulse: &Pulse,
+        closer: Option<&Closer>,
+    ) -> ! {
         let work = pulse.this_thread();
         let group = pair.group(role);
         let mut buffer = EventBuffer::with_capacity(BATCH);
@@ -75,12 +83,18 @@ impl Readers {
                 continue;
             }
             self.journal.inside(place, true);
+            closer.inspect(|closer| closer.wait_for_room());
             let batch = group.read(&mut buffer, self.defaults);
             self.journal.inside(place, false);
             match batch {
                 Ok(batch) => {
                     for event in batch {
                         work.begin();
+                        if let (Some(closer), Event::Permission { permission, .. }) =
+                            (closer, &event)
+                        {
+                            closer.keep(permission.shared_file());
+                        }
                         self.handle(event, pair, role);
                     }
                     work.end();

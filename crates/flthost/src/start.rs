@@ -1,6 +1,7 @@
 //! What a host opens before it guards anything: limits, groups, spare groups, directories. After this the supervisor opens
 //! nothing any more.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::Dev;
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::closer::{self, may_wait};
 use crate::config::Config;
 use crate::decision::RING;
 use crate::fanotify::{Group, GroupError, Watch};
@@ -100,7 +102,7 @@ impl Held {
         for target in targets {
             let pair = match held.pair_of(target.device()) {
                 Some(pair) => pair,
-                None => held.add_pair()?,
+                None => held.add_pair(may_wait(target.as_fd()))?,
             };
             let watch = Watch::new()?;
             held.guarded.push(Guarded {
@@ -110,7 +112,7 @@ impl Held {
             });
         }
         for _ in 0..SPARES {
-            held.add_pair()?;
+            held.add_pair(false)?;
         }
         Ok((held, Handed::default()))
     }
@@ -134,7 +136,8 @@ impl Held {
     /// Descriptors that are not for pending operations.
     pub(crate) fn reserved(&self) -> u32 {
         let batches = BATCH * 2 * self.pairs.len();
-        u32::try_from(RESERVED + batches).unwrap_or(u32::MAX)
+        let closing = closer::ROOM * self.pairs.iter().filter(|pair| pair.slow).count();
+        u32::try_from(RESERVED + batches + closing).unwrap_or(u32::MAX)
     }
 
     fn pair_of(&self, device: Dev) -> Option<Arc<Pair>> {
@@ -145,11 +148,13 @@ impl Held {
         same.map(|other| Arc::clone(&other.pair))
     }
 
-    fn add_pair(&mut self) -> Result<Arc<Pair>, StartError> {
+    fn add_pair(&mut self, slow: bool) -> Result<Arc<Pair>, StartError> {
         if 2 * self.pairs.len() + 2 > GROUPS_MAX {
             return Err(StartError::TooManyFilesystems);
         }
-        let pair = Arc::new(Pair::new(self.pairs.len(), self.journal)?);
+        let mut pair = Pair::new(self.pairs.len(), self.journal)?;
+        pair.slow = slow;
+        let pair = Arc::new(pair);
         self.pairs.push(Arc::clone(&pair));
         Ok(pair)
     }

@@ -44,6 +44,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How long a killed worker may take to be gone. One that takes longer has a thread inside a hung filesystem.
 const LAST_BREATH: Duration = Duration::from_millis(200);
 
+/// Killed workers that may linger; as a rule there is none.
+const LINGERING: usize = 8;
+
 /// How often the supervisor looks whether the worker lives.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -92,8 +95,8 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
         groups,
         keepers,
         signals,
-        lingering: None,
         handed: Some(handed),
+        lingering: [const { None }; LINGERING],
     };
     supervisor.run()
 }
@@ -105,10 +108,10 @@ struct Supervisor<'a> {
     keepers: Keepers,
     signals: OwnedFd,
     restarts: Vec<Instant>,
-    /// A worker that was killed and is not gone: one of its threads is inside a hung filesystem.
-    lingering: Option<Child>,
     /// What an older host has handed over, for the first worker.
     handed: Option<Handed>,
+    /// Workers that were killed and are not gone: each has a thread inside a hung filesystem.
+    lingering: [Option<Child>; LINGERING],
 }
 
 /// The running worker, and the pipe by which it is told to end.
@@ -191,6 +194,7 @@ impl Supervisor<'_> {
                 parents_end: tell_of_parent,
                 signals: &self.signals,
                 settled,
+                lingering: &self.lingering,
             };
             worker::run(start, handed)
         })?;
@@ -234,16 +238,19 @@ impl Supervisor<'_> {
         let signals = self.signals.as_fd();
         let lifeline = if self.config.lifeline { input } else { signals };
         let worker_fd = worker.map_or(signals, |child| child.pidfd.as_fd());
-        let lingering = self.lingering.as_ref();
-        let lingering_fd = lingering.map_or(signals, |child| child.pidfd.as_fd());
-        let mut fds = [signals, worker_fd, lingering_fd, lifeline]
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let mut all = [signals; 3 + LINGERING];
+        for (place, child) in all.iter_mut().zip(&self.lingering) {
+            *place = child.as_ref().map_or(signals, |child| child.pidfd.as_fd());
+        }
+        all[LINGERING..].copy_from_slice(&[signals, worker_fd, lifeline]);
+        let mut fds = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         if poll(&mut fds, Some(&timespec(limit))).is_err() {
             return (false, None);
         }
-        let [signal, gone, lingering, lifeline] = fds.map(|fd| !fd.revents().is_empty());
-        if lingering && self.lingering.is_some() {
-            self.bury();
+        let ready = fds.map(|fd| !fd.revents().is_empty());
+        let [.., signal, gone, lifeline] = ready;
+        for (place, _) in (0..LINGERING).zip(ready).filter(|(_, ready)| *ready) {
+            self.bury(place);
         }
         let told = if signal {
             told_by_signal(&self.signals)
@@ -280,14 +287,24 @@ impl Supervisor<'_> {
             journal.quarantine(place, worker.pid.as_raw_nonzero().get());
         }
         self.keepers.look_around();
-        // Of several, the last is remembered; the groups of the others stay with the keepers.
-        self.lingering = Some(worker);
+        // Of too many, the last are remembered; the groups of the others stay with the keepers.
+        let free = self.lingering.iter().position(Option::is_none);
+        if let Some(place) = self.lingering.get_mut(free.unwrap_or(0)) {
+            *place = Some(worker);
+        }
         -libc::SIGKILL
     }
 
     /// A killed worker has gone at last: what its last thread had read is decided, and its groups are free.
-    fn bury(&mut self) {
-        let Some(gone) = self.lingering.take() else {
+    fn bury(&mut self, place: usize) {
+        let gone = self.lingering.get_mut(place).and_then(|child| {
+            // Where nobody lingers, a signal stood in the place.
+            let is_gone = child
+                .as_ref()
+                .is_some_and(|child| is_gone(child, Duration::ZERO));
+            if is_gone { child.take() } else { None }
+        });
+        let Some(gone) = gone else {
             return;
         };
         reap(gone.pid);

@@ -60,9 +60,9 @@ fn take(wire: &Wire, config: &Config, descriptors: u32) -> io::Result<(Held, Han
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
         match (frame, <[OwnedFd; 2]>::try_from(files)) {
             (Frame::Room(room), _) => handed.fillers = fill(room.min(descriptors))?,
-            (Frame::Pair, Ok([triage, questions])) => {
+            (Frame::Pair { slow }, Ok([triage, questions])) => {
                 let place = held.pairs.len();
-                let pair = Pair::from_fds(place, journal, triage, questions);
+                let pair = Pair::from_fds(place, journal, triage, questions, slow);
                 held.pairs.push(Arc::new(pair));
             }
             (Frame::Guard { pair, path }, Ok([dir, watch])) => {

@@ -14,6 +14,7 @@ use fltport::{Access, PortHandler, ServerPort};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::cache::Cache;
+use crate::closer::Closer;
 use crate::config::Config;
 use crate::control::{Control, ControlHandler};
 use crate::decision::Decider;
@@ -24,6 +25,7 @@ use crate::filters::{Ask, Cached, Exclude, Trace};
 use crate::giving::keep_door;
 use crate::halt::Halt;
 use crate::handover::remove_door;
+use crate::lingering;
 use crate::marking::{keep_following, mark};
 use crate::names::Names;
 use crate::pair::Role;
@@ -33,7 +35,7 @@ use crate::say::say;
 use crate::scanner::{Scanner, scanner_uid};
 use crate::stack::Stack;
 use crate::start::{Held, lock_memory};
-use crate::supervisor_os::{is_at_end, told_by_signal};
+use crate::supervisor_os::{Child, is_at_end, told_by_signal};
 use crate::taking::Handed;
 
 /// What a worker begins with.
@@ -48,6 +50,8 @@ pub(crate) struct Start<'a> {
     pub(crate) signals: &'a OwnedFd,
     /// Set on a restart: operations of the dead worker that were decided by policy.
     pub(crate) settled: Option<u64>,
+    /// Workers that were killed and are not gone.
+    pub(crate) lingering: &'a [Option<Child>],
 }
 
 /// Where services are asked, and where their verdicts are kept: right above.
@@ -176,6 +180,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     // Before anything else is opened: marks of an earlier worker may cover it, and its question would wait for readers.
     start_readers(&readers, held, &pulse)?;
 
+    let lingering = start.lingering.iter().flatten();
+    lingering.for_each(|child| lingering::strip(child.pid));
     let names = PortNames(&control);
     let scan = listen(config, &control, "scan", 16, ask.handler())?;
     let _events = listen(
@@ -330,10 +336,18 @@ fn start_readers(readers: &Arc<Readers>, held: &Held, pulse: &Arc<Pulse>) -> Res
         if !held.is_used(place) {
             continue;
         }
+        let closer = if pair.slow {
+            Some(Closer::start().map_err(|error| format!("cannot start a thread: {error}"))?)
+        } else {
+            None
+        };
         for role in [Role::Questions, Role::Triage] {
+            let closer = closer.clone();
             let (readers, pair, pulse) = (Arc::clone(readers), Arc::clone(pair), Arc::clone(pulse));
             let place = 2 * place + usize::from(role == Role::Questions);
-            spawn("reader", move || readers.read(&pair, role, place, &pulse))?;
+            spawn("reader", move || {
+                readers.read(&pair, role, place, &pulse, closer.as_deref())
+            })?;
         }
     }
     Ok(())

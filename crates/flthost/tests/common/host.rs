@@ -216,7 +216,9 @@ impl Drop for Faithful {
     /// The host has to have ended before.
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().ok();
+        if !thread::panicking() {
+            self.thread.take().unwrap().join().ok();
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tempfile::TempDir;
 
 pub(crate) mod crowd;
+pub(crate) mod fuse;
 pub(crate) mod host;
 pub(crate) mod server;
 
