@@ -82,10 +82,17 @@ impl Keepers {
 }
 
 impl Keepers {
-    /// Groups have been put in quarantine: their threads are to answer in them.
-    pub(crate) fn look_around(&self) {
-        // Under the lock, so that none misses it between its look and its sleep.
-        drop(self.shared.lock());
+    /// Keeps the groups from the workers that this one died inside of: their threads answer in them from now on.
+    pub(crate) fn quarantine(&self, process: i32) {
+        // Under the lock, so that no thread gives its group away between this and its next look: the next worker would
+        // read it too, and answers are matched by the reader's numbers.
+        let answer = self.shared.lock();
+        let inside = (0..self.groups).filter(|place| self.journal.is_inside(*place));
+        for place in inside {
+            self.journal.quarantine(place, process);
+            self.journal.give(place, Owner::Supervisor);
+        }
+        drop(answer);
         self.shared.changed.notify_all();
     }
 }

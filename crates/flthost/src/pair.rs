@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,6 +34,8 @@ pub struct Pair {
     pub questions: Arc<Group>,
     gate: Mutex<HashMap<FileId, Gate>>,
     is_whole: AtomicBool,
+    /// Until when no file is kept out.
+    open_until: OnceLock<Instant>,
     /// Whether closing one of its files may wait for somebody.
     pub(crate) slow: bool,
 }
@@ -82,6 +84,7 @@ impl Pair {
             questions: Arc::new(second.journaled(journal, 2 * place + 1)),
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
+            open_until: OnceLock::new(),
             slow: false,
         })
     }
@@ -98,6 +101,9 @@ impl Pair {
         match gate.entry(id) {
             Entry::Occupied(state) => matches!(state.get(), Gate::KeptOut),
             Entry::Vacant(place) => {
+                if self.is_open() {
+                    return false;
+                }
                 // The kernel forgets the mark when the file is modified or evicted, and sets none while somebody writes.
                 if self.questions.ignore_evictable(file, None).is_ok() {
                     place.insert(Gate::KeptOut);
@@ -115,7 +121,7 @@ impl Pair {
     /// takes both marks away, or, if it comes before the second is set, the first: then triage sees the next open.
     pub(crate) fn keep_in_kernel(&self, operation: &Operation, stamp: &Stamp) -> bool {
         let (file, kind) = (operation.file(), Some(operation.kind()));
-        if !self.is_whole() || self.triage.ignore_evictable(file, kind).is_err() {
+        if self.is_open() || !self.is_whole() || self.triage.ignore_evictable(file, kind).is_err() {
             return false;
         }
         if Stamp::of(file).as_ref() != Some(stamp) {
@@ -144,6 +150,18 @@ impl Pair {
     /// The whole filesystem is marked: marks of single files may come and go.
     pub(crate) fn set_whole(&self) {
         self.is_whole.store(true, Ordering::Release);
+    }
+
+    /// For a worker that follows another: nobody knows what the dead one has sent to the group of questions. For a while
+    /// no file is kept out, until all of that has arrived.
+    pub(crate) fn keep_nothing_out(&self) {
+        self.open_until.set(Instant::now() + ARRIVAL).ok();
+    }
+
+    /// Whether no file may be kept out now.
+    fn is_open(&self) -> bool {
+        let open_until = self.open_until.get();
+        open_until.is_some_and(|end| Instant::now() < *end)
     }
 
     /// Triage lets an operation pass on to the group of questions, which has to see it: until it has arrived there, no
@@ -204,6 +222,7 @@ impl Pair {
             questions: Arc::new(group(questions, 1)),
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
+            open_until: OnceLock::new(),
             slow,
         }
     }
@@ -271,5 +290,30 @@ fn is_asked_first(one: &Group, other: &Group) -> Option<bool> {
     first
 }
 
+/// Time from one group to the other, for a process that has to wait for a processor too.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
 /// Time for a process that does next to nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::Stamp;
+
+    #[test]
+    fn a_worker_that_follows_another_keeps_nothing_out_at_first() {
+        let journal = Journal::new(100).unwrap();
+        let (Ok(first), Ok(next)) = (Pair::new(0, journal), Pair::new(1, journal)) else {
+            println!("skipped: no fanotify group");
+            return;
+        };
+        let file = rustix::fs::memfd_create(c"kept", MemfdFlags::CLOEXEC).unwrap();
+        let id = Stamp::of(file.as_fd()).unwrap().id;
+        next.keep_nothing_out();
+        let twice = |pair: &Pair| [0; 2].map(|_| pair.keep_out(file.as_fd(), id));
+        // The first open of a kept file is seen in both groups, whatever is marked meanwhile.
+        assert_eq!(twice(&first), [false, true]);
+        assert_eq!(twice(&next), [false, false]);
+    }
+}

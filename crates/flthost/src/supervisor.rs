@@ -12,13 +12,15 @@
 //!                  └─ SIGUSR1 ──▶ Released: no marks, everything allowed ──▶ (groups closed)
 //! ```
 
-use std::io;
+use std::ffi::CStr;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{DumpableBehavior, Pid, Signal, pidfd_send_signal, set_dumpable_behavior};
 
 use crate::config::Config;
 use crate::fanotify::{Defaults, Group, Response};
@@ -118,6 +120,9 @@ struct Supervisor<'a> {
 struct Running {
     child: Child,
     tell: OwnedFd,
+    /// What the system says of its first thread, where it says something: one that has ended while another is inside a
+    /// hung filesystem cannot be seen otherwise.
+    state: Option<OwnedFd>,
 }
 
 /// Why a worker is watched no more.
@@ -198,7 +203,8 @@ impl Supervisor<'_> {
             };
             worker::run(start, handed)
         })?;
-        Ok(Running { child, tell })
+        let state = open_state(child.pid);
+        Ok(Running { child, tell, state })
     }
 
     /// Waits until the worker ends by itself, is killed because it is stuck, or the host is told to end.
@@ -223,6 +229,9 @@ impl Supervisor<'_> {
                 let now = self.held.journal.pulse();
                 still = if now == pulse { still + 1 } else { 0 };
                 pulse = now;
+                if worker.state.as_ref().is_some_and(has_ended) {
+                    return Ended::Alone(self.kill(worker.child));
+                }
             }
             if still >= LOOKS {
                 say("the worker is stuck; it is killed");
@@ -277,16 +286,13 @@ impl Supervisor<'_> {
 
     /// Kills the worker. One that does not go keeps the groups whose filesystems hold it, until it does.
     fn kill(&mut self, worker: Child) -> i32 {
+        // Fails only where it has ended already.
         pidfd_send_signal(&worker.pidfd, Signal::KILL).ok();
         if is_gone(&worker, LAST_BREATH) {
             return reap(worker.pid);
         }
         say("a thread of the worker is inside a filesystem that hangs; only that one is held up");
-        let journal = self.held.journal;
-        for place in (0..self.groups.len()).filter(|place| journal.is_inside(*place)) {
-            journal.quarantine(place, worker.pid.as_raw_nonzero().get());
-        }
-        self.keepers.look_around();
+        self.keepers.quarantine(worker.pid.as_raw_nonzero().get());
         // Of too many, the last are remembered; the groups of the others stay with the keepers.
         let free = self.lingering.iter().position(Option::is_none);
         if let Some(place) = self.lingering.get_mut(free.unwrap_or(0)) {
@@ -338,7 +344,11 @@ impl Supervisor<'_> {
             .journal
             .highest()
             .saturating_add(self.held.reserved());
-        let limit = limit.min(self.held.descriptors);
+        // Of one that lingers nothing is known any more.
+        let limit = match self.lingering.iter().any(Option::is_some) {
+            true => self.held.descriptors,
+            false => limit.min(self.held.descriptors),
+        };
         self.used_groups()
             .map(|group| group.sweep(limit, response))
             .sum()
@@ -395,7 +405,8 @@ impl Supervisor<'_> {
         let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let tell_of_parent = tell.as_raw_fd();
         let child = fork_beside_keepers(|| worker::follow_only(&self.held, told, tell_of_parent))?;
-        Ok(Running { child, tell })
+        let state = None;
+        Ok(Running { child, tell, state })
     }
 
     /// There is no worker any more, and the host ends: what is left is decided, so that the last close allows nothing
@@ -430,6 +441,25 @@ fn is_readable(group: &Group) -> bool {
         poll(&mut [PollFd::new(group, PollFlags::IN)], Some(&now)),
         Ok(1..)
     )
+}
+
+/// The file in which the system says how a process is. Nothing of it is on a filesystem that could be guarded.
+fn open_state(process: Pid) -> Option<OwnedFd> {
+    let mut path = [0u8; 32];
+    // Fits; and without an allocation.
+    write!(&mut path[..], "/proc/{}/stat", process.as_raw_nonzero()).ok()?;
+    let path = CStr::from_bytes_until_nul(&path).ok()?;
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// Whether the first thread of a process has ended.
+fn has_ended(state: &OwnedFd) -> bool {
+    let mut text = [0u8; 128];
+    let length = rustix::io::pread(state, &mut text, 0).unwrap_or(0);
+    let text = text.get(..length).unwrap_or_default();
+    // The state stands behind the name, which stands in brackets.
+    let mut rest = text.rsplitn(2, |byte| *byte == b')');
+    rest.next().is_some_and(|rest| rest.starts_with(b" Z"))
 }
 
 /// Whether a process ends within this time.

@@ -267,6 +267,24 @@ mod tests {
     }
 
     #[test]
+    fn answers_of_the_supervisor_leave_alone_what_the_worker_has_noted() {
+        use crate::fanotify::{Class, Group};
+        let Ok(group) = Group::new(Class::PreContent) else {
+            println!("skipped: no fanotify group");
+            return;
+        };
+        let journal = Journal::new(10).unwrap();
+        let group = group.journaled(journal, 1);
+        let owed = Owed {
+            group: 0,
+            response: Response::Allow,
+        };
+        journal.note(5, owed);
+        assert_eq!(group.sweep(10, Response::Deny), 0);
+        assert_eq!(journal.take_all().collect::<Vec<_>>(), [(5, owed)]);
+    }
+
+    #[test]
     fn a_word_that_means_nothing_is_left_to_the_sweep() {
         let journal = Journal::new(4).unwrap();
         for (number, bits) in [(0, u64::MAX), (1, 1), (2, NOTED | CODE), (3, NOTED)] {

@@ -178,6 +178,9 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     let logged = (Arc::clone(&events), Arc::clone(&decider));
     spawn("log", move || logged.0.log(&logged.1))?;
     // Before anything else is opened: marks of an earlier worker may cover it, and its question would wait for readers.
+    if start.settled.is_some() || returns {
+        held.pairs.iter().for_each(|pair| pair.keep_nothing_out());
+    }
     start_readers(&readers, held, &pulse)?;
 
     let lingering = start.lingering.iter().flatten();
@@ -274,6 +277,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
 pub(crate) fn follow_only(held: &Held, lifeline: OwnedFd, parents_end: RawFd) -> i32 {
     close_number(parents_end);
     rustix::thread::set_name(c"flthostd-follow").ok();
+    // It has the groups too, which nobody reads then: also one that is stopped must not outlive the supervisor.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
     // It must not outlive a supervisor that dies, and reads nothing.
     thread::scope(|scope| {
         for guarded in &held.guarded {

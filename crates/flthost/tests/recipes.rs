@@ -148,19 +148,20 @@ fn a_worker_that_is_held_by_a_debugger_is_replaced() {
     let host = Host::start(&place, &["--strict", "--deadline-ms", "60000"]);
     let server = Server::start(&host, Manner::Hold);
     let worker = host.worker();
+    if !common::run("gdb", ["-q", "-nx", "-batch"]) {
+        println!("skipped: no gdb");
+        return;
+    }
     let opener = start_opener(&place.root.join("good"));
     until("the service has it", || host.count("with_services") == 1);
     let start = Instant::now();
-    let debugger = Command::new("gdb")
+    let mut debugger = Command::new("gdb")
         .args(["-q", "-nx", "-p", &worker.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn();
-    let Ok(mut debugger) = debugger else {
-        println!("skipped: no gdb");
-        return;
-    };
+        .spawn()
+        .unwrap();
     outcome(opener).unwrap_err();
     let took = start.elapsed();
     println!("what waited for a worker in a debugger ended after {took:?}");

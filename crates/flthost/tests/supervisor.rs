@@ -273,7 +273,9 @@ fn break_glass_works_while_workers_die_one_after_the_other() {
     let openers = Crowd::looping(&place.root.join("files"), 16);
     for _ in 0..20 {
         let worker = host.child();
-        worker.map(|worker| kill(worker, Signal::KILL));
+        if let Some(worker) = worker {
+            kill(worker, Signal::KILL);
+        }
         until("the next worker comes", || {
             host.child().is_some_and(|child| Some(child) != worker)
         });
