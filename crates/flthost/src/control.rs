@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::decision::Decider;
 use crate::events::Guard;
+use crate::fanotify::Notifier;
 use crate::filters::{Ask, Trace};
+use crate::notice::Notices;
 use crate::policy::{Actions, Policies};
 use crate::stack::Stack;
 
@@ -24,6 +26,8 @@ pub struct Control {
     pub(crate) trace: Arc<Trace>,
     /// The supervisor's process; 0 when it has died.
     pub(crate) supervisor: AtomicU32,
+    pub(crate) notifier: Option<Arc<Notifier>>,
+    pub(crate) notices: Arc<Notices>,
     pub(crate) guards: std::sync::Mutex<Vec<Guard>>,
     pub(crate) ports: std::sync::Mutex<Vec<(String, Arc<ServerPort>)>>,
 }
@@ -87,6 +91,10 @@ impl Control {
                 "unopenable": count(&counters.unopenable), "unlogged": count(&counters.unlogged),
             },
             "services": services,
+            "notices": self.notifier.as_ref().map(|notifier| json!({
+                "told": count(&self.notices.told), "lost": count(&self.notices.lost),
+                "unmarked": notifier.unmarked(),
+            })),
         })
     }
 

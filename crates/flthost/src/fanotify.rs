@@ -2,8 +2,8 @@
 //!
 //! Only what the host needs, and only in forms that cannot be misused: descriptors are owned,
 //! events must be answered ([`Permission`]), marks go by descriptor and never by path. What to
-//! guard is decided in [`crate::marks`]; what to answer, by the filters. Events and the watch are in
-//! private modules next door (`fanotify_event`, `fanotify_watch`) and exported here.
+//! guard is decided in [`crate::marks`]; what to answer, by the filters. Events, the watch, and notices are in
+//! private modules next door (`fanotify_event`, `fanotify_watch`, `fanotify_notify`) and exported here.
 #![allow(unsafe_code)] // Neither std nor rustix has fanotify.
 
 use std::ffi::{c_int, c_uint};
@@ -23,6 +23,7 @@ pub use crate::fanotify_event::{
     AnswerError, Answered, Batch, Defaults, DenyErrno, Event, EventBuffer, Operation, Permission,
     Response,
 };
+pub use crate::fanotify_notify::{Entry, Notifier, RawNotice};
 pub use crate::fanotify_watch::{DirectoryHandle, Watch, WatchEvent, open_parent};
 use crate::supervisor_memory::{Journal, Owed};
 
@@ -215,6 +216,25 @@ impl Group {
             libc::FAN_MARK_REMOVE | libc::FAN_MARK_FILESYSTEM,
             PERMISSIONS,
             dir,
+        )
+    }
+
+    /// Asks for every file that is reached by the mount that `object` is on, and by no other mount.
+    ///
+    /// The mark goes when the mount does, and keeps nobody from unmounting it.
+    ///
+    /// # Errors
+    ///
+    /// See [`MarkError`]. `object` must not be an `O_PATH` descriptor.
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2), `FAN_MARK_MOUNT`.
+    pub fn mark_mount(&self, object: BorrowedFd<'_>) -> Result<(), MarkError> {
+        self.mark(
+            libc::FAN_MARK_ADD | libc::FAN_MARK_MOUNT,
+            PERMISSIONS,
+            object,
         )
     }
 
@@ -536,12 +556,14 @@ impl MarkError {
     }
 }
 
+/// A group whose queue is unlimited.
 pub(crate) fn init(flags: c_uint) -> Result<OwnedFd, Errno> {
-    let flags = flags
-        | libc::FAN_CLOEXEC
-        | libc::FAN_NONBLOCK
-        | libc::FAN_UNLIMITED_QUEUE
-        | libc::FAN_UNLIMITED_MARKS;
+    init_bounded(flags | libc::FAN_UNLIMITED_QUEUE)
+}
+
+/// A group whose queue ends where the system says, and tells when events were lost.
+pub(crate) fn init_bounded(flags: c_uint) -> Result<OwnedFd, Errno> {
+    let flags = flags | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_UNLIMITED_MARKS;
     // SAFETY: the call takes two integers and touches no memory of ours.
     let fd = check(unsafe { libc::fanotify_init(flags, EVENT_FLAGS) })?;
     // SAFETY: (1) `fd` is open and ours: the call has just made it; (2) not -1: `check`.

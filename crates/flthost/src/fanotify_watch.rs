@@ -143,23 +143,50 @@ pub enum WatchEvent {
 
 impl WatchEvent {
     /// Parses what follows the header in `struct fanotify_event_info_fid`.
-    fn parse(mut body: &[u8]) -> Option<Self> {
-        let _filesystem: [u8; FSID_LEN] = take(&mut body)?;
-        let len = usize::try_from(u32::from_ne_bytes(take(&mut body)?)).ok()?;
-        let kind = i32::from_ne_bytes(take(&mut body)?);
-        let (bytes, name) = body.split_at_checked(len)?;
-        let name = CStr::from_bytes_until_nul(name).ok()?;
-        (len <= HANDLE_MAX && !name.is_empty()).then(|| Self::Directory {
-            parent: DirectoryHandle {
-                kind,
-                bytes: bytes.into(),
-            },
-            name: name.into(),
+    fn parse(body: &[u8]) -> Option<Self> {
+        let Located { handle, name, .. } = Located::parse(body)?;
+        Some(Self::Directory {
+            parent: handle,
+            name: name?,
         })
     }
 }
 
-/// A directory's lasting name within its filesystem; finds it wherever it was moved.
+/// What an information record of an event says: an object, and as a rule a name in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Located {
+    /// The filesystem's id, as statfs(2) has it.
+    pub(crate) filesystem: [u8; FSID_LEN],
+    /// The object.
+    pub(crate) handle: DirectoryHandle,
+    /// A name in it, if the record is of a kind that has one.
+    pub(crate) name: Option<CString>,
+}
+
+impl Located {
+    /// Parses what follows the header in `struct fanotify_event_info_fid`.
+    pub(crate) fn parse(mut body: &[u8]) -> Option<Self> {
+        let filesystem = take(&mut body)?;
+        let len = usize::try_from(u32::from_ne_bytes(take(&mut body)?)).ok()?;
+        let kind = i32::from_ne_bytes(take(&mut body)?);
+        let (bytes, name) = body.split_at_checked(len)?;
+        let name = match name {
+            [] => None,
+            name => Some(CStr::from_bytes_until_nul(name).ok()?),
+        };
+        (len <= HANDLE_MAX).then(|| Self {
+            filesystem,
+            handle: DirectoryHandle {
+                kind,
+                bytes: bytes.into(),
+            },
+            // A record without a name is padded.
+            name: name.filter(|name| !name.is_empty()).map(Into::into),
+        })
+    }
+}
+
+/// The lasting name of a directory, or of another file, within its filesystem; finds it wherever it was moved.
 ///
 /// # References
 ///
@@ -171,7 +198,7 @@ pub struct DirectoryHandle {
 }
 
 impl DirectoryHandle {
-    /// The handle of an open directory.
+    /// The handle of an open directory or file. Asks no server and no daemon.
     ///
     /// # Errors
     ///
@@ -218,6 +245,28 @@ impl DirectoryHandle {
 ///
 /// open_by_handle_at(2).
 pub fn open_parent(mount: BorrowedFd<'_>, handle: &DirectoryHandle) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    open_by_handle(mount, handle, flags)
+}
+
+/// Opens whatever `handle` names, only to look at it: no event is raised.
+///
+/// # Errors
+///
+/// As [`open_parent`].
+///
+/// # References
+///
+/// open_by_handle_at(2), open(2) `O_PATH`.
+pub(crate) fn look_at(mount: BorrowedFd<'_>, handle: &DirectoryHandle) -> io::Result<OwnedFd> {
+    open_by_handle(mount, handle, libc::O_PATH | libc::O_CLOEXEC)
+}
+
+fn open_by_handle(
+    mount: BorrowedFd<'_>,
+    handle: &DirectoryHandle,
+    flags: c_int,
+) -> io::Result<OwnedFd> {
     let mut raw = RawHandle::new();
     raw.kind = handle.kind;
     raw.len = u32::try_from(handle.bytes.len()).map_err(|_| Errno::INVAL)?;
@@ -225,7 +274,6 @@ pub fn open_parent(mount: BorrowedFd<'_>, handle: &DirectoryHandle) -> io::Resul
         .get_mut(..handle.bytes.len())
         .ok_or(Errno::INVAL)?
         .copy_from_slice(&handle.bytes);
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
     let mount = mount.as_raw_fd();
     // SAFETY: (1) `mount` is open: its owner is borrowed; (2) the pointer is valid for the `len`
     // handle bytes that it says, checked two lines above; `RawHandle` is laid out like
@@ -257,7 +305,7 @@ const NEW_DIRECTORY: u64 = libc::FAN_CREATE | libc::FAN_MOVED_TO | libc::FAN_OND
 /// Room for the longest event (about 430 bytes) many times over, and small enough for the stack.
 const WATCH_BYTES: usize = 8192;
 /// Size of `__kernel_fsid_t`.
-const FSID_LEN: usize = 8;
+pub(crate) const FSID_LEN: usize = 8;
 /// `MAX_HANDLE_SZ`.
 const HANDLE_MAX: usize = 128;
 const HANDLE_MAX_U32: u32 = 128;

@@ -1,7 +1,8 @@
-//! What a filter is: a name, an altitude, and what it says before an operation goes on.
+//! What a filter is: a name, an altitude, what it says before an operation goes on, and what it is told afterwards.
 
 use std::fmt;
 
+use crate::notice::Notice;
 use crate::operation::{Operation, Pended, Verdict};
 
 /// Where a filter stands in the stack; higher ones are asked first. The numbers are those of the Windows load order
@@ -55,6 +56,43 @@ pub trait Filter: Send + Sync + 'static {
     /// Called before the operation goes on.
     #[doc(alias = "PFLT_PRE_OPERATION_CALLBACK")]
     fn pre_operation(&self, operation: &Operation) -> Pre;
+
+    /// Whether the filter wants to be told what has happened to files ([`Self::post_operation`]). Asked once, before the
+    /// host starts: where nobody wants it, the kernel is not asked to tell.
+    fn wants_notices(&self) -> bool {
+        false
+    }
+
+    /// Called after something has happened to a guarded file; nothing can be prevented any more. Lowest altitude first.
+    ///
+    /// All filters are told by one thread, which may wait and open files, and holds up no operation. A filter that takes
+    /// too long loses notices, for all filters, and they are told so ([`NoticeKind::Lost`](crate::NoticeKind::Lost)). What
+    /// filters do to guarded files themselves comes back to them: [`Notice::pid`] is this process then.
+    ///
+    /// ```
+    /// use flthost::{Altitude, Filter, Notice, NoticeKind, Operation, Pre};
+    ///
+    /// struct Removals;
+    ///
+    /// impl Filter for Removals {
+    ///     fn name(&self) -> &str { "removals" }
+    ///     fn altitude(&self) -> Altitude { Altitude(385_100) }
+    ///     fn pre_operation(&self, _: &Operation) -> Pre { Pre::Pass }
+    ///     fn wants_notices(&self) -> bool { true }
+    ///     fn post_operation(&self, notice: &Notice) {
+    ///         if notice.kind() == NoticeKind::Delete {
+    ///             flthost::say(format_args!("removed: {:?}", notice.path()));
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    #[doc(alias = "PFLT_POST_OPERATION_CALLBACK")]
+    fn post_operation(&self, notice: &Notice) {
+        let _ = notice;
+    }
+
+    /// Called every ten seconds or so by a thread that may take its time: forget what nothing else forgets.
+    fn tidy(&self) {}
 }
 
 impl fmt::Debug for dyn Filter {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::fanotify::Watch;
+use crate::fanotify::{Notifier, Watch};
 use crate::marks::Target;
 use crate::pair::Pair;
 
@@ -15,4 +15,6 @@ pub struct Guarded {
     pub pair: Arc<Pair>,
     /// Tells of new directories.
     pub watch: Watch,
+    /// Tells filters what has happened, if some filter wants to know.
+    pub notifier: Option<Arc<Notifier>>,
 }

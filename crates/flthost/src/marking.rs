@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::events::Guard;
 use crate::fanotify::Group;
 use crate::guarded::Guarded;
-use crate::marks::{MarkedTree, TargetKind, TreeError, follow, mark_tree};
+use crate::marks::{MarkedTree, TargetKind, TreeError, follow_with, mark_tree_with};
 use crate::say::say;
 use crate::worker::fail;
 
@@ -16,6 +16,16 @@ impl Guarded {
     /// Its groups in the order in which they have to be marked: what triage lets pass must be asked about.
     fn groups(&self) -> [&Group; 2] {
         [&self.pair.questions, &self.pair.triage]
+    }
+
+    fn mark(&self) -> Result<MarkedTree, TreeError> {
+        let (groups, notifier) = (self.groups(), self.notifier.as_deref());
+        mark_tree_with(&groups, &self.watch, notifier, &self.target)
+    }
+
+    fn follow(&self) -> Result<MarkedTree, TreeError> {
+        let (groups, notifier) = (self.groups(), self.notifier.as_deref());
+        follow_with(&groups, &self.watch, notifier, &self.target)
     }
 }
 
@@ -28,7 +38,7 @@ pub(crate) fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, Strin
             TargetKind::Filesystem => "filesystem",
             TargetKind::Directory => "directory",
         };
-        let marked = match mark_tree(&guarded.groups(), &guarded.watch, target) {
+        let marked = match guarded.mark() {
             Ok(marked) => marked,
             Err(error) => {
                 let text = format!("cannot guard {}: {error}", target.path().display());
@@ -60,7 +70,7 @@ pub(crate) fn keep_following(guarded: &Guarded) -> ! {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => fail(format_args!("cannot wait for new directories: {error}")),
         }
-        match follow(&guarded.groups(), &guarded.watch, &guarded.target) {
+        match guarded.follow() {
             Ok(_) => {}
             Err(error @ TreeError::Watch(_)) => {
                 fail(format_args!("new directories are no longer seen: {error}"));
@@ -78,7 +88,7 @@ fn mark_again(guarded: &Guarded) {
     let mut pause = Duration::from_secs(1);
     loop {
         thread::sleep(pause);
-        if mark_tree(&guarded.groups(), &guarded.watch, &guarded.target).is_ok() {
+        if guarded.mark().is_ok() {
             return say("all directories are guarded again");
         }
         pause = (pause * 2).min(Duration::from_secs(60));

@@ -19,7 +19,9 @@ use std::{fs, io};
 use rustix::fs::{AtFlags, Dev, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use crate::fanotify::{DirectoryHandle, Group, MarkError, Watch, WatchEvent, open_parent};
+use crate::fanotify::{
+    DirectoryHandle, Group, MarkError, Notifier, Watch, WatchEvent, open_parent,
+};
 use crate::marks::way::{DIRECTORY, Way, list_directories};
 
 mod way;
@@ -212,6 +214,16 @@ pub fn mark_tree(
     watch: &Watch,
     target: &Target,
 ) -> Result<MarkedTree, TreeError> {
+    mark_tree_with(groups, watch, None, target)
+}
+
+/// As [`mark_tree`], with what tells of the same place afterwards. That it cannot be told is no error: it is counted.
+pub(crate) fn mark_tree_with(
+    groups: &[&Group],
+    watch: &Watch,
+    notifier: Option<&Notifier>,
+    target: &Target,
+) -> Result<MarkedTree, TreeError> {
     if target.kind == TargetKind::Filesystem {
         for group in groups {
             group
@@ -221,9 +233,12 @@ pub fn mark_tree(
                     source,
                 })?;
         }
+        if let Some(notifier) = notifier {
+            notifier.mark_filesystem(target.as_fd()).ok();
+        }
         return Ok(MarkedTree::default());
     }
-    let mut walk = Walk::new(groups, watch);
+    let mut walk = Walk::new(groups, watch, notifier);
     walk.target(target);
     walk.finish()
 }
@@ -242,6 +257,16 @@ pub fn mark_tree(
 ///
 /// fanotify(7), open_by_handle_at(2), openat2(2).
 pub fn follow(groups: &[&Group], watch: &Watch, target: &Target) -> Result<MarkedTree, TreeError> {
+    follow_with(groups, watch, None, target)
+}
+
+/// As [`follow`], with what tells of the same place afterwards.
+pub(crate) fn follow_with(
+    groups: &[&Group],
+    watch: &Watch,
+    notifier: Option<&Notifier>,
+    target: &Target,
+) -> Result<MarkedTree, TreeError> {
     // All events first, then the walks: whatever a walk has covered needs no look again for an
     // event that is older than the walk. Else a chain of n directories would cost n * n.
     let mut events = Vec::new();
@@ -250,7 +275,7 @@ pub fn follow(groups: &[&Group], watch: &Watch, target: &Target) -> Result<Marke
             break;
         }
     }
-    let mut walk = Walk::new(groups, watch);
+    let mut walk = Walk::new(groups, watch, notifier);
     if !events.is_empty() && (!target.handles || events.contains(&WatchEvent::Overflow)) {
         walk.done.rescanned = true;
         walk.target(target);
@@ -278,6 +303,7 @@ pub fn follow(groups: &[&Group], watch: &Watch, target: &Target) -> Result<Marke
 struct Walk<'a> {
     groups: &'a [&'a Group],
     watch: &'a Watch,
+    notifier: Option<&'a Notifier>,
     done: MarkedTree,
     error: Option<TreeError>,
     /// Every directory that was marked and then listed, where several walks may meet. By handle:
@@ -286,10 +312,11 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(groups: &'a [&'a Group], watch: &'a Watch) -> Self {
+    fn new(groups: &'a [&'a Group], watch: &'a Watch, notifier: Option<&'a Notifier>) -> Self {
         Self {
             groups,
             watch,
+            notifier,
             done: MarkedTree::default(),
             error: None,
             seen: None,
@@ -334,7 +361,11 @@ impl<'a> Walk<'a> {
         let watched = self.watch.watch_directory(dir);
         // Every mark that can be set is worth having, even if the others cannot.
         let marked = self.groups.iter().map(|group| group.mark_directory(dir));
-        match marked.fold(watched, Result::and) {
+        let marked = marked.fold(watched, Result::and);
+        if let Some(notifier) = self.notifier {
+            notifier.mark_directory(dir).ok();
+        }
+        match marked {
             Ok(()) => self.done.directories += 1,
             Err(source) => self.fail(TreeError::Mark {
                 path: way.path(None),

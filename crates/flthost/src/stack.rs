@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::filter::{Altitude, Filter, Pre};
+use crate::notice::Notice;
 use crate::operation::{Pended, Verdict};
 use crate::pulse::Pulse;
 
@@ -42,6 +43,19 @@ impl Stack {
         // A filter further down may never come back, and this operation would have no deadline any more.
         let _at_work = self.pulse.get().map(|pulse| pulse.at_work());
         self.run(pended, so_far);
+    }
+
+    /// Tells the filters that want it what has happened, lowest altitude first.
+    pub(crate) fn tell(&self, notice: &Notice) {
+        let wanting = self.filters.iter().filter(|filter| filter.wants_notices());
+        wanting
+            .rev()
+            .for_each(|filter| filter.post_operation(notice));
+    }
+
+    /// Lets filters forget what nothing else forgets.
+    pub(crate) fn tidy(&self) {
+        self.filters.iter().for_each(|filter| filter.tidy());
     }
 
     /// Takes an operation through the filters from where it stands. `so_far` is the verdict when nobody objects.

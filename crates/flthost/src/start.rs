@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::closer::{self, may_wait};
 use crate::config::Config;
 use crate::decision::RING;
-use crate::fanotify::{Group, GroupError, Watch};
+use crate::fanotify::{Group, GroupError, Notifier, Watch};
 use crate::guarded::Guarded;
 use crate::marks::{Target, TargetError};
 use crate::pair::Pair;
@@ -53,6 +53,8 @@ pub(crate) struct Held {
     pub(crate) guarded: Vec<Guarded>,
     /// All pairs, those of `guarded` first, then the spare ones.
     pub(crate) pairs: Vec<Arc<Pair>>,
+    /// Tells what has happened, if some filter wants to know. One for all: it is in nobody's way.
+    pub(crate) notifier: Option<Arc<Notifier>>,
     /// What supervisor and workers share.
     pub(crate) journal: Journal,
     /// Descriptors that a process of the host may have.
@@ -75,8 +77,8 @@ const RESERVED: usize = RING + 1_024;
 pub(crate) const SPARES: usize = 4;
 
 impl Held {
-    /// Opens everything that guards, or takes it over from the host that does; marks nothing yet. One pair for each filesystem: a hung one blocks only its own.
-    /// Forks, so the process must have one thread.
+    /// Opens everything that guards, or takes it over from the host that does; marks nothing yet. One pair for each
+    /// filesystem: a hung one blocks only its own. Forks, so the process must have one thread.
     pub(crate) fn open(config: &Config) -> Result<(Self, Handed), StartError> {
         let descriptors = raise_descriptors()?;
         if config.take_over {
@@ -93,9 +95,11 @@ impl Held {
         Group::probe()?;
         let journal = Journal::new(usize::try_from(descriptors).unwrap_or(0))
             .map_err(|error| StartError::System("no memory for the journal", error))?;
+        let notifier = notifier(config)?;
         let mut held = Self {
             guarded: Vec::new(),
             pairs: Vec::new(),
+            notifier,
             journal,
             descriptors,
         };
@@ -109,6 +113,7 @@ impl Held {
                 target,
                 pair,
                 watch,
+                notifier: held.notifier.clone(),
             });
         }
         for _ in 0..SPARES {
@@ -158,6 +163,14 @@ impl Held {
         self.pairs.push(Arc::clone(&pair));
         Ok(pair)
     }
+}
+
+/// The group of notices, if some filter wants to know what has happened.
+pub(crate) fn notifier(config: &Config) -> Result<Option<Arc<Notifier>>, GroupError> {
+    if config.filters.iter().any(|filter| filter.wants_notices()) {
+        return Ok(Some(Arc::new(Notifier::new()?)));
+    }
+    Ok(None)
 }
 
 /// Keeps this process in memory: a page that has to be fetched from a filesystem whose operations this process answers

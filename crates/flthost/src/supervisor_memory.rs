@@ -278,6 +278,8 @@ mod tests {
         let owed = Owed {
             group: 0,
             response: Response::Allow,
+            exec: false,
+            pid: 0,
         };
         journal.note(5, owed);
         assert_eq!(group.sweep(10, Response::Deny), 0);

@@ -13,7 +13,7 @@ use crate::guarded::Guarded;
 use crate::handover::{Frame, Waiting, Wire};
 use crate::marks::Target;
 use crate::pair::{Pair, Role};
-use crate::start::{Held, StartError};
+use crate::start::{Held, StartError, notifier};
 use crate::supervisor_memory::Journal;
 
 /// Operations that an older host has read, with their files, and what keeps their numbers free until a worker has put them
@@ -50,6 +50,7 @@ fn take(wire: &Wire, config: &Config, descriptors: u32) -> io::Result<(Held, Han
     let mut held = Held {
         guarded: Vec::new(),
         pairs: Vec::new(),
+        notifier: notifier(config).map_err(io::Error::other)?,
         journal,
         descriptors,
     };
@@ -72,6 +73,7 @@ fn take(wire: &Wire, config: &Config, descriptors: u32) -> io::Result<(Held, Han
                     target: Target::from_fd(dir, path).map_err(io::Error::other)?,
                     pair,
                     watch: Watch::from_fd(watch),
+                    notifier: held.notifier.clone(),
                 });
             }
             (Frame::Pending(waiting), Err(files)) => {

@@ -4,7 +4,7 @@
 //! the marks; listeners are told that the host guards when all of it is there. End: marks stay with the groups, which the supervisor holds.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -28,6 +28,7 @@ use crate::handover::remove_door;
 use crate::lingering;
 use crate::marking::{keep_following, mark};
 use crate::names::Names;
+use crate::notice::Notices;
 use crate::pair::Role;
 use crate::pulse::Pulse;
 use crate::reader::Readers;
@@ -126,6 +127,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         Arc::new(ask.clone()) as _,
     ]);
     let stack = Arc::new(Stack::new(filters));
+    let notices = Arc::new(Notices::default());
     let control = Arc::new(Control {
         config: config.clone(),
         decider: Arc::clone(&decider),
@@ -133,6 +135,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         ask: ask.clone(),
         trace,
         supervisor: AtomicU32::new(supervisor()),
+        notifier: held.notifier.clone(),
+        notices: Arc::clone(&notices),
         guards: Mutex::default(),
         ports: Mutex::default(),
     });
@@ -157,7 +161,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     })?;
     let readers = Arc::new(Readers {
         decider: Arc::clone(&decider),
-        stack,
+        stack: Arc::clone(&stack),
         exempt: Arc::clone(&exempt),
         cache,
         next_id: AtomicU64::new(1),
@@ -182,6 +186,18 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         held.pairs.iter().for_each(|pair| pair.keep_nothing_out());
     }
     start_readers(&readers, held, &pulse)?;
+    if let Some(notifier) = held.notifier.clone() {
+        for guarded in &held.guarded {
+            let dir = guarded.target.as_fd().try_clone_to_owned();
+            notices
+                .roots
+                .hold(dir.map_err(|error| format!("cannot copy a descriptor: {error}"))?);
+        }
+        let (again, stack) = (start.settled.is_some(), Arc::clone(&stack));
+        spawn("notices", move || {
+            notices.keep_telling(&notifier, &stack, again)
+        })?;
+    }
 
     let lingering = start.lingering.iter().flatten();
     lingering.for_each(|child| lingering::strip(child.pid));
@@ -245,7 +261,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         for guarded in &held.guarded {
             scope.spawn(move || keep_following(guarded));
         }
-        scope.spawn(move || keep_tidy(held));
+        scope.spawn(|| keep_tidy(held, &stack));
         let (given, give) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| format!("cannot make a pipe: {error}"))?;
         let giver = Arc::clone(&readers);
@@ -290,10 +306,11 @@ pub(crate) fn follow_only(held: &Held, lifeline: OwnedFd, parents_end: RawFd) ->
 }
 
 /// Forgets, now and then, what nothing else would.
-fn keep_tidy(held: &Held) -> ! {
+fn keep_tidy(held: &Held, stack: &Stack) -> ! {
     loop {
         thread::sleep(TIDY);
         held.pairs.iter().for_each(|pair| pair.forget_dead());
+        stack.tidy();
     }
 }
 
