@@ -9,6 +9,7 @@
 pub mod cache;
 mod closer;
 pub mod config;
+mod contexts;
 pub mod control;
 pub mod decision;
 pub mod events;
@@ -47,6 +48,7 @@ pub mod supervisor_os;
 mod taking;
 mod worker;
 
+pub use contexts::{ContextKey, Contexts};
 pub use decision::{Counters, Decider};
 pub use fanotify::Operation as OperationKind;
 pub use filter::{Altitude, Filter, Pre};

@@ -19,20 +19,21 @@ use common::host::{Host, opens, try_open, until};
 use common::{Place, open, text};
 use flthost::config::Config;
 use flthost::fanotify::{Notifier, RawNotice};
-use flthost::{Altitude, Filter, Notice, Operation, Pre, supervisor};
+use flthost::{Altitude, ContextKey, Contexts, Filter, Notice, Operation, Pre, supervisor};
 use serde_json::{Value, json};
 
 fn main() {
     if let Some(guard) = std::env::var_os("GUARD") {
         return supervisor::run(&config(guard)).unwrap();
     }
-    let stories: [(&str, fn(&Place)); 6] = [
+    let stories: [(&str, fn(&Place)); 7] = [
         ("everything is told", everything_is_told),
         ("a tree is told", a_tree_is_told_also_where_it_grows),
         (
             "a restart is told",
             a_restart_of_the_worker_is_told_as_a_loss,
         ),
+        ("contexts end", a_files_context_ends_with_its_last_name),
         (
             "slow filters",
             a_slow_filter_holds_up_nobody_and_learns_of_its_loss,
@@ -51,6 +52,8 @@ fn main() {
 struct Scribe {
     notes: PathBuf,
     wait: PathBuf,
+    /// Files that were opened.
+    files: Contexts<()>,
 }
 
 impl Filter for Scribe {
@@ -62,7 +65,10 @@ impl Filter for Scribe {
         Altitude(360_000)
     }
 
-    fn pre_operation(&self, _: &Operation) -> Pre {
+    fn pre_operation(&self, operation: &Operation) -> Pre {
+        if let Some(key) = ContextKey::file(operation) {
+            self.files.get_or_insert_with(key, || ());
+        }
         Pre::Pass
     }
 
@@ -74,6 +80,7 @@ impl Filter for Scribe {
         while self.wait.exists() {
             thread::sleep(Duration::from_millis(2));
         }
+        self.files.forget_removed(notice);
         let text = |text: Option<&OsStr>| text.map(|text| text.to_string_lossy().into_owned());
         if text(notice.name()).is_some_and(|name| name.starts_with("unnoted")) {
             return;
@@ -88,6 +95,7 @@ impl Filter for Scribe {
             "old_path": notice.old_path(),
             "target": notice.target().is_some(),
             "gone": notice.is_target_gone(),
+            "files": self.files.len(),
         });
         let mut notes = File::options()
             .create(true)
@@ -103,6 +111,7 @@ fn config(guard: OsString) -> Config {
     let mut config = Config::guarding([guard]).filter(Scribe {
         notes: folder.join("notes"),
         wait: folder.join("wait"),
+        files: Contexts::new(100),
     });
     config.instance = Some("test".into());
     config.port_directory = Some(folder);
@@ -215,6 +224,18 @@ fn a_restart_of_the_worker_is_told_as_a_loss(place: &Place) {
     until("the next worker tells of the loss", || noted.lost() == 1);
     place.file("after");
     noted.told("Create", "after");
+}
+
+fn a_files_context_ends_with_its_last_name(place: &Place) {
+    let (file, other) = (place.file("file"), place.file("other"));
+    let link = place.root.join("link");
+    fs::hard_link(&file, &link).unwrap();
+    let noted = Noted::start(place, &place.root);
+    assert!(opens(&file) && opens(&other) && opens(&link));
+    fs::remove_file(&file).unwrap();
+    assert_eq!(noted.told("Delete", "file")["files"], 2);
+    fs::remove_file(&link).unwrap();
+    assert_eq!(noted.told("Delete", "link")["files"], 1);
 }
 
 fn a_slow_filter_holds_up_nobody_and_learns_of_its_loss(place: &Place) {
