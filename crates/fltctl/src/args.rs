@@ -156,6 +156,14 @@ pub(crate) struct GuardArgs {
     #[arg(long = "policy", value_name = "CAUSE=ACTION")]
     pub(crate) policies: Vec<String>,
 
+    /// Do not guard other filesystems that are mounted below a guarded directory
+    #[arg(long)]
+    pub(crate) no_mounts: bool,
+
+    /// Guard network and FUSE filesystems below a guarded directory too
+    #[arg(long, conflicts_with = "no_mounts")]
+    pub(crate) remote: bool,
+
     /// JSON lines on a terminal too
     #[arg(long)]
     pub(crate) json: bool,

@@ -19,6 +19,8 @@ pub(crate) enum Event {
     Service(Service),
     /// The host's worker came back.
     Worker(Worker),
+    /// A filesystem below a guarded directory came, went, or is not guarded.
+    Volume(Volume),
     /// Events were lost.
     Gap(Gap),
     /// Something of a later version.
@@ -104,6 +106,18 @@ pub(crate) struct Worker {
     pub(crate) state: String,
     /// Operations that the dead worker had left, decided by policy.
     pub(crate) settled: Option<u64>,
+}
+
+/// A filesystem below a guarded directory came, went, or is not guarded.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Volume {
+    /// `guarded`, `vanished`, `refused`.
+    pub(crate) state: String,
+    /// Where it is mounted.
+    pub(crate) path: String,
+    /// Why it is refused.
+    pub(crate) reason: Option<String>,
 }
 
 /// Events were lost on the way.
@@ -198,6 +212,19 @@ mod tests {
         assert!(unknown("no json"));
         let known = decision(r#"{"event":"decision","verdict":"EIO","path":null,"later":[1]}"#);
         assert_eq!((known.verdict.as_str(), known.path), ("EIO", None));
+    }
+
+    #[test]
+    fn what_becomes_of_a_filesystem_is_read() {
+        let text = r#"{"event":"volume","state":"refused","path":"/g/a","reason":"why"}"#;
+        let Event::Volume(volume) = Event::parse(text.as_bytes()) else {
+            panic!("not a volume");
+        };
+        assert_eq!(
+            (volume.state.as_str(), volume.path.as_str()),
+            ("refused", "/g/a")
+        );
+        assert_eq!(volume.reason.as_deref(), Some("why"));
     }
 
     #[test]

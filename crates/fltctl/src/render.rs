@@ -89,6 +89,18 @@ pub(crate) fn event(event: &Event, all: bool, colour: bool) -> Option<String> {
                 "the host's worker: {state}; {settled} operations decided by policy"
             ))
         }
+        Event::Volume(it) => {
+            let path = escape(&it.path);
+            match (it.state.as_str(), it.reason.as_deref()) {
+                ("guarded", _) => faint(format!("guarding {path} too, which is mounted there")),
+                ("vanished", _) => faint(format!("{path} was unmounted")),
+                ("refused", reason) => {
+                    let reason = escape(reason.unwrap_or("the reason is not told"));
+                    alarm(format!("{path} is NOT guarded: {reason}"))
+                }
+                (other, _) => alarm(format!("{path}: {}", escape(other))),
+            }
+        }
         Event::Gap(it) => alarm(gap(it.lost)),
     }
 }

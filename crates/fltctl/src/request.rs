@@ -91,8 +91,21 @@ pub(crate) struct HostRequest {
     pub(crate) policies: Vec<String>,
     /// The host's default otherwise.
     pub(crate) deadline_ms: Option<u32>,
+    /// Which other filesystems are guarded that are mounted below the directories.
+    pub(crate) mounts: Mounts,
     /// Where ports are.
     pub(crate) port_directory: Option<PathBuf>,
+}
+
+/// Which filesystems are guarded that are mounted below guarded directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mounts {
+    /// Those of this machine.
+    Local,
+    /// Also those behind servers and daemons.
+    All,
+    /// None.
+    Nothing,
 }
 
 /// What happens where nothing could be decided.
@@ -226,6 +239,11 @@ impl HostRequest {
             Policy::Strict => arguments.push("--strict".into()),
             Policy::Monitor => arguments.push("--monitor".into()),
         }
+        match self.mounts {
+            Mounts::Local => {}
+            Mounts::All => arguments.push("--remote".into()),
+            Mounts::Nothing => arguments.push("--no-mounts".into()),
+        }
         arguments.push("--lifeline".into());
         arguments
     }
@@ -245,6 +263,7 @@ fn demo(args: DemoArgs, port_directory: Option<PathBuf>, here: &Surroundings) ->
         policy: Policy::Usual,
         policies: Vec::new(),
         deadline_ms: Some(DEMO_DEADLINE_MS),
+        mounts: Mounts::Local,
         port_directory,
     };
     Demo {
@@ -291,6 +310,11 @@ fn guard(
         },
         policies: args.policies,
         deadline_ms: args.deadline_ms,
+        mounts: match (args.no_mounts, args.remote) {
+            (true, _) => Mounts::Nothing,
+            (_, true) => Mounts::All,
+            _ => Mounts::Local,
+        },
         port_directory,
     };
     let view = if args.json || !here.terminal {

@@ -39,6 +39,10 @@ pub struct Config {
     pub take_over: bool,
     /// End when standard input does.
     pub lifeline: bool,
+    /// Filesystems that are mounted below guarded directories are guarded too, whenever they appear.
+    pub mounts: bool,
+    /// Also those of servers and daemons (network, FUSE), which may keep opens of their files waiting.
+    pub remote: bool,
     /// Filters besides those that come with the host.
     pub filters: Vec<Arc<dyn Filter>>,
 }
@@ -61,6 +65,8 @@ impl Config {
             port_directory: None,
             take_over: false,
             lifeline: false,
+            mounts: true,
+            remote: false,
             filters: Vec::new(),
         }
     }

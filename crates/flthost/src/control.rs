@@ -15,6 +15,7 @@ use crate::filters::{Ask, Trace};
 use crate::notice::Notices;
 use crate::policy::{Actions, Policies};
 use crate::stack::Stack;
+use crate::volumes::Volumes;
 
 /// What the control port tells of.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Control {
     pub(crate) trace: Arc<Trace>,
     /// The supervisor's process; 0 when it has died.
     pub(crate) supervisor: AtomicU32,
+    pub(crate) volumes: std::sync::OnceLock<Arc<Volumes>>,
     pub(crate) notifier: Option<Arc<Notifier>>,
     pub(crate) notices: Arc<Notices>,
     pub(crate) guards: std::sync::Mutex<Vec<Guard>>,
@@ -91,6 +93,7 @@ impl Control {
                 "unopenable": count(&counters.unopenable), "unlogged": count(&counters.unlogged),
             },
             "services": services,
+            "volumes": self.volumes.get().map(|volumes| volumes.list()),
             "notices": self.notifier.as_ref().map(|notifier| json!({
                 "told": count(&self.notices.told), "lost": count(&self.notices.lost),
                 "unmarked": notifier.unmarked(),

@@ -40,6 +40,15 @@ pub enum Event {
         /// Operations of the dead worker that policy has decided.
         settled: u64,
     },
+    /// A filesystem below a guarded directory is guarded now, is not there any more, or cannot be guarded.
+    Volume {
+        /// `guarded`, `vanished` or `refused`.
+        state: &'static str,
+        /// Where it is mounted.
+        path: String,
+        /// Why it is refused.
+        reason: Option<String>,
+    },
     /// Events were lost before this one.
     Gap {
         /// How many.

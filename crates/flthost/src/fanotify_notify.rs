@@ -93,6 +93,11 @@ impl Notifier {
         self.unmarked.load(Ordering::Relaxed)
     }
 
+    /// Something is guarded and cannot be told of.
+    pub(crate) fn miss(&self) {
+        self.unmarked.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn mark(&self, kind: u32, extra: u64, object: BorrowedFd<'_>) -> Result<(), MarkError> {
         let flags = libc::FAN_MARK_ADD | kind;
         let mut result = Err(Errno::INVAL);
@@ -113,7 +118,7 @@ impl Notifier {
             }
         }
         if result.is_err() {
-            self.unmarked.fetch_add(1, Ordering::Relaxed);
+            self.miss();
         }
         result.map_err(MarkError::from_errno)
     }

@@ -10,8 +10,9 @@ use crate::operation::{Operation, Pended, Verdict};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Altitude(pub u32);
 
-/// A filter. Callbacks run on the thread that reads the kernel's queue: they must not block, open files of the guarded
-/// tree, or wait for anything; what takes time returns [`Pre::Pend`].
+/// A filter. [`Self::pre_operation`] runs on the thread that reads the kernel's queue: it must not block, open files of the
+/// guarded tree, or wait for anything; what takes time returns [`Pre::Pend`]. What is to be remembered of a file or a process
+/// belongs into [`Contexts`](crate::Contexts).
 ///
 /// ```
 /// use flthost::{Altitude, Cause, Filter, Operation, OperationKind, Pre, Verdict};
@@ -57,8 +58,8 @@ pub trait Filter: Send + Sync + 'static {
     #[doc(alias = "PFLT_PRE_OPERATION_CALLBACK")]
     fn pre_operation(&self, operation: &Operation) -> Pre;
 
-    /// Whether the filter wants to be told what has happened to files ([`Self::post_operation`]). Asked once, before the
-    /// host starts: where nobody wants it, the kernel is not asked to tell.
+    /// Whether the filter wants to be told what has happened to files ([`Self::post_operation`]). Asked when the host
+    /// and when a worker starts: where nobody wants it, the kernel is not asked to tell.
     fn wants_notices(&self) -> bool {
         false
     }

@@ -62,10 +62,18 @@ fn give(wire: &Wire, held: &Held, readers: &Readers) -> io::Result<()> {
         }
     }
     let room = held.journal.highest().saturating_add(1);
-    wire.send(&Frame::Room(room), &[])?;
-    for pair in &held.pairs {
+    let room = Frame::Room {
+        numbers: room,
+        first_spare: u32::try_from(held.first_spare).unwrap_or(u32::MAX),
+    };
+    wire.send(&room, &[])?;
+    for (place, pair) in held.pairs.iter().enumerate() {
+        let spare = held.journal.spare(place);
         wire.send(
-            &Frame::Pair { slow: pair.slow },
+            &Frame::Pair {
+                slow: pair.slow,
+                spare,
+            },
             &[pair.triage.as_fd(), pair.questions.as_fd()],
         )?;
     }

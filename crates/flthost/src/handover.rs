@@ -32,10 +32,10 @@ use crate::config::Config;
 pub(crate) enum Frame {
     /// The next host is here, and of this version.
     Hello,
-    /// Descriptor numbers below this are in use by what follows.
-    Room(u32),
-    /// The two groups of a pair; whether closing one of its files may wait for somebody.
-    Pair { slow: bool },
+    /// Descriptor numbers below this are in use by what follows; pairs from this place on are spare ones.
+    Room { numbers: u32, first_spare: u32 },
+    /// The two groups of a pair; whether closing one of its files may wait for somebody, and what the journal knows of it.
+    Pair { slow: bool, spare: u64 },
     /// A guarded directory and its watch; the pair at this place guards it.
     Guard { pair: u32, path: PathBuf },
     /// An operation that waits, with its file.
@@ -82,11 +82,19 @@ impl Frame {
         let mut bytes = MAGIC.to_vec();
         match self {
             Self::Hello => bytes.push(1),
-            Self::Room(room) => {
+            Self::Room {
+                numbers,
+                first_spare,
+            } => {
                 bytes.push(2);
-                bytes.extend(room.to_le_bytes());
+                bytes.extend(numbers.to_le_bytes());
+                bytes.extend(first_spare.to_le_bytes());
             }
-            Self::Pair { slow } => bytes.extend([3, u8::from(*slow)]),
+            Self::Pair { slow, spare } => {
+                bytes.push(3);
+                bytes.extend(u32::from(*slow).to_le_bytes());
+                bytes.extend(spare.to_le_bytes());
+            }
             Self::Guard { pair, path } => {
                 bytes.push(4);
                 bytes.extend(pair.to_le_bytes());
@@ -115,12 +123,14 @@ impl Frame {
         };
         let frame = match kind {
             1 => Self::Hello,
-            2 => Self::Room(word()?),
-            3 => {
-                let (slow, more) = rest.split_first()?;
-                rest = more;
-                Self::Pair { slow: *slow != 0 }
-            }
+            2 => Self::Room {
+                numbers: word()?,
+                first_spare: word()?,
+            },
+            3 => Self::Pair {
+                slow: word()? != 0,
+                spare: u64::from(word()?) | u64::from(word()?) << 32,
+            },
             4 => {
                 let pair = word()?;
                 let path = std::os::unix::ffi::OsStrExt::from_bytes(std::mem::take(&mut rest));
@@ -318,8 +328,14 @@ mod tests {
         };
         for frame in [
             Frame::Hello,
-            Frame::Room(20_000),
-            Frame::Pair { slow: true },
+            Frame::Room {
+                numbers: 20_000,
+                first_spare: 3,
+            },
+            Frame::Pair {
+                slow: true,
+                spare: u64::MAX - 7,
+            },
             guard,
             Frame::Pending(waiting),
             Frame::Words,

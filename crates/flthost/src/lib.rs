@@ -30,6 +30,7 @@ mod keepers;
 mod lingering;
 mod marking;
 pub mod marks;
+mod mounts;
 mod names;
 mod notice;
 mod operation;
@@ -46,6 +47,10 @@ pub mod supervisor;
 mod supervisor_memory;
 pub mod supervisor_os;
 mod taking;
+mod volume;
+mod volume_marks;
+mod volume_scope;
+mod volumes;
 mod worker;
 
 pub use contexts::{ContextKey, Contexts};

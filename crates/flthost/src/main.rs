@@ -56,6 +56,12 @@ struct Arguments {
     /// Restarts of a worker within 10 seconds before operations are decided by policy alone
     #[arg(long, value_name = "N", default_value_t = 5)]
     restarts: usize,
+    /// Do not guard other filesystems that are mounted below a guarded directory
+    #[arg(long)]
+    no_mounts: bool,
+    /// Guard network and FUSE filesystems below a guarded directory too
+    #[arg(long, conflicts_with = "no_mounts")]
+    remote: bool,
     /// Where ports live, instead of the usual place
     #[arg(long, value_name = "DIR")]
     port_directory: Option<PathBuf>,
@@ -115,6 +121,8 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         port_directory: arguments.port_directory,
         take_over: arguments.take_over,
         lifeline: arguments.lifeline,
+        mounts: !arguments.no_mounts,
+        remote: arguments.remote,
         filters: Vec::new(),
     })
 }

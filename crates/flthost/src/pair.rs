@@ -204,6 +204,12 @@ impl Pair {
         });
     }
 
+    /// Forgets which files are kept out: the pair guards another filesystem next, whose numbers may be the same.
+    pub(crate) fn forget_kept_out(&self) {
+        let mut gate = self.lock();
+        gate.retain(|_, state| matches!(state, Gate::Sent(_)));
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<FileId, Gate>> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }

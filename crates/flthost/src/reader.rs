@@ -1,7 +1,8 @@
 //! The threads that read groups: each takes operations out of one, and sends them through its part of the filters.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::stack::Stack;
 use crate::stamp::Stamp;
 use crate::start::BATCH;
 use crate::supervisor_memory::{Journal, Owner};
-use crate::worker::fail;
+use crate::worker::{fail, spawn};
 
 /// What the reading threads share.
 #[derive(Debug)]
@@ -44,6 +45,44 @@ pub(crate) struct Readers {
     pub(crate) halt: Halt,
     /// Threads that read.
     pub(crate) running: AtomicUsize,
+}
+
+/// Starts the threads that read pairs, each once.
+#[derive(Debug)]
+pub(crate) struct ReaderThreads {
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) pairs: Vec<Arc<Pair>>,
+    pub(crate) pulse: Arc<Pulse>,
+    /// The places of pairs that are read.
+    pub(crate) read: Mutex<BTreeSet<usize>>,
+}
+
+impl ReaderThreads {
+    /// Sees to it that the pair at this place is read: questions first, so that nothing passes triage unread.
+    ///
+    /// # Errors
+    /// In words, when no thread can be started.
+    pub(crate) fn start(&self, place: usize) -> Result<(), String> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pair) = self.pairs.get(place).filter(|_| !read.contains(&place)) else {
+            return Ok(());
+        };
+        let closer = if pair.slow {
+            Some(Closer::start().map_err(|error| format!("cannot start a thread: {error}"))?)
+        } else {
+            None
+        };
+        for role in [Role::Questions, Role::Triage] {
+            let (readers, pair) = (Arc::clone(&self.readers), Arc::clone(pair));
+            let (pulse, closer) = (Arc::clone(&self.pulse), closer.clone());
+            let group = 2 * place + usize::from(role == Role::Questions);
+            spawn("reader", move || {
+                readers.read(&pair, role, group, &pulse, closer.as_deref())
+            })?;
+        }
+        read.insert(place);
+        Ok(())
+    }
 }
 
 /// How often a reader whose group is the supervisor's looks whether it still is.

@@ -13,6 +13,8 @@ use crate::pulse::Pulse;
 pub struct Stack {
     filters: Vec<Arc<dyn Filter>>,
     pulse: OnceLock<Arc<Pulse>>,
+    /// Those that are told what has happened, lowest altitude first.
+    told: Vec<Arc<dyn Filter>>,
 }
 
 impl Stack {
@@ -20,8 +22,11 @@ impl Stack {
     #[must_use]
     pub fn new(mut filters: Vec<Arc<dyn Filter>>) -> Self {
         filters.sort_by_key(|filter| std::cmp::Reverse(filter.altitude()));
+        let told = filters.iter().filter(|filter| filter.wants_notices());
+        let told = told.rev().cloned().collect();
         Self {
             filters,
+            told,
             pulse: OnceLock::new(),
         }
     }
@@ -47,9 +52,8 @@ impl Stack {
 
     /// Tells the filters that want it what has happened, lowest altitude first.
     pub(crate) fn tell(&self, notice: &Notice) {
-        let wanting = self.filters.iter().filter(|filter| filter.wants_notices());
-        wanting
-            .rev()
+        self.told
+            .iter()
             .for_each(|filter| filter.post_operation(notice));
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Held {
     pub(crate) guarded: Vec<Guarded>,
     /// All pairs, those of `guarded` first, then the spare ones.
     pub(crate) pairs: Vec<Arc<Pair>>,
+    /// The place of the first spare pair.
+    pub(crate) first_spare: usize,
     /// Tells what has happened, if some filter wants to know. One for all: it is in nobody's way.
     pub(crate) notifier: Option<Arc<Notifier>>,
     /// What supervisor and workers share.
@@ -67,6 +69,9 @@ const DESCRIPTORS_MIN: u64 = 4_096;
 /// More than this is not needed, and settling looks at every number.
 const DESCRIPTORS_MAX: u64 = 65_536;
 
+/// From this on there are enough for all spare pairs.
+const DESCRIPTORS_AMPLE: u64 = 16_384;
+
 /// Events that one read may install descriptors for.
 pub(crate) const BATCH: usize = 64;
 
@@ -74,7 +79,10 @@ pub(crate) const BATCH: usize = 64;
 const RESERVED: usize = RING + 1_024;
 
 /// Pairs for filesystems that appear while the host runs.
-pub(crate) const SPARES: usize = 4;
+pub(crate) const SPARES: usize = 8;
+
+/// The same, where descriptors are scarce.
+const SPARES_SCARCE: usize = 4;
 
 impl Held {
     /// Opens everything that guards, or takes it over from the host that does; marks nothing yet. One pair for each
@@ -99,6 +107,7 @@ impl Held {
         let mut held = Self {
             guarded: Vec::new(),
             pairs: Vec::new(),
+            first_spare: 0,
             notifier,
             journal,
             descriptors,
@@ -116,8 +125,13 @@ impl Held {
                 notifier: held.notifier.clone(),
             });
         }
-        for _ in 0..SPARES {
-            held.add_pair(false)?;
+        held.first_spare = held.pairs.len();
+        // Each takes descriptors from what may be pending.
+        let scarce = u64::from(descriptors) < DESCRIPTORS_AMPLE;
+        let spares = if scarce { SPARES_SCARCE } else { SPARES };
+        for _ in 0..spares {
+            // One for a remote filesystem must not be held up by its closes.
+            held.add_pair(config.remote)?;
         }
         Ok((held, Handed::default()))
     }

@@ -404,7 +404,9 @@ impl Supervisor<'_> {
     fn start_follower(&self) -> io::Result<Running> {
         let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let tell_of_parent = tell.as_raw_fd();
-        let child = fork_beside_keepers(|| worker::follow_only(&self.held, told, tell_of_parent))?;
+        let child = fork_beside_keepers(|| {
+            worker::follow_only(&self.held, self.config, told, tell_of_parent)
+        })?;
         let state = None;
         Ok(Running { child, tell, state })
     }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // memory that outlives a process
 
 use std::io;
+use std::ops::Range;
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -160,9 +161,50 @@ impl Journal {
         i32::try_from(word.load(Ordering::Acquire)).unwrap_or(0)
     }
 
-    /// Whether a spare pair guards something.
+    /// Whether a spare pair guards something, or has: what came by it then may still be waiting.
     pub(crate) fn is_taken(&self, pair: usize) -> bool {
-        self.header(SPARE + pair.min(OWNED)).load(Ordering::Acquire) != 0
+        self.header(SPARE + pair.min(OWNED)).load(Ordering::Acquire) != UNUSED
+    }
+
+    /// Takes one of these pairs for a mount, if one is free.
+    pub(crate) fn take_spare(&self, mut pairs: Range<usize>, mount: u64) -> Option<usize> {
+        pairs.find(|pair| {
+            let word = self.header(SPARE + (*pair).min(OWNED));
+            let take = |free| {
+                let taken = mount.saturating_add(TAKEN);
+                word.compare_exchange(free, taken, Ordering::AcqRel, Ordering::Relaxed)
+            };
+            take(UNUSED).or_else(|_| take(FREE)).is_ok()
+        })
+    }
+
+    /// A spare pair that is taken is another mount's from now on.
+    pub(crate) fn give_spare(&self, pair: usize, mount: u64) {
+        self.header(SPARE + pair.min(OWNED))
+            .store(mount.saturating_add(TAKEN), Ordering::Release);
+    }
+
+    /// A spare pair is free again.
+    pub(crate) fn free_spare(&self, pair: usize) {
+        self.header(SPARE + pair.min(OWNED))
+            .store(FREE, Ordering::Release);
+    }
+
+    /// All that is known of a spare pair, for the next host's journal.
+    pub(crate) fn spare(&self, pair: usize) -> u64 {
+        self.header(SPARE + pair.min(OWNED)).load(Ordering::Acquire)
+    }
+
+    /// Takes over what an older host's journal knew of a spare pair.
+    pub(crate) fn set_spare(&self, pair: usize, known: u64) {
+        self.header(SPARE + pair.min(OWNED))
+            .store(known, Ordering::Release);
+    }
+
+    /// The mount that a spare pair was taken for.
+    pub(crate) fn mount_of_spare(&self, pair: usize) -> Option<u64> {
+        let word = self.header(SPARE + pair.min(OWNED)).load(Ordering::Acquire);
+        word.checked_sub(TAKEN)
     }
 
     /// The worker lives and gets on.
@@ -233,6 +275,13 @@ const QUARANTINE: usize = SPARE + GROUPS_MAX;
 /// Words before those of the numbers.
 const HEADER: usize = QUARANTINE + GROUPS_MAX;
 
+/// A spare pair that nothing has ever come by.
+const UNUSED: u64 = 0;
+/// A spare pair that is free, and was in use.
+const FREE: u64 = 1;
+/// Added to the number of the mount that a spare pair is taken for.
+const TAKEN: u64 = 2;
+
 const NOTED: u64 = 1 << 63;
 const GROUP_SHIFT: u32 = 32;
 const EXEC_SHIFT: u32 = 32;
@@ -284,6 +333,23 @@ mod tests {
         journal.note(5, owed);
         assert_eq!(group.sweep(10, Response::Deny), 0);
         assert_eq!(journal.take_all().collect::<Vec<_>>(), [(5, owed)]);
+    }
+
+    #[test]
+    fn a_spare_pair_has_one_mount_at_a_time_and_is_read_ever_after() {
+        let journal = Journal::new(0).unwrap();
+        assert!(!journal.is_taken(3));
+        assert_eq!(journal.take_spare(3..5, 0), Some(3));
+        assert_eq!(journal.take_spare(3..5, 70), Some(4));
+        assert_eq!(journal.take_spare(3..5, 71), None);
+        assert_eq!(journal.mount_of_spare(3), Some(0));
+        journal.free_spare(3);
+        assert_eq!(journal.mount_of_spare(3), None);
+        assert!(journal.is_taken(3));
+        assert_eq!(journal.take_spare(3..5, 72), Some(3));
+        journal.give_spare(3, 73);
+        assert_eq!(journal.mount_of_spare(3), Some(73));
+        assert!(!journal.is_taken(2));
     }
 
     #[test]

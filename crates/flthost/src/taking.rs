@@ -51,6 +51,7 @@ fn take(wire: &Wire, config: &Config, descriptors: u32) -> io::Result<(Held, Han
         guarded: Vec::new(),
         pairs: Vec::new(),
         notifier: notifier(config).map_err(io::Error::other)?,
+        first_spare: 0,
         journal,
         descriptors,
     };
@@ -60,9 +61,19 @@ fn take(wire: &Wire, config: &Config, descriptors: u32) -> io::Result<(Held, Han
         let (frame, files) = wire.receive()?;
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
         match (frame, <[OwnedFd; 2]>::try_from(files)) {
-            (Frame::Room(room), _) => handed.fillers = fill(room.min(descriptors))?,
-            (Frame::Pair { slow }, Ok([triage, questions])) => {
+            (
+                Frame::Room {
+                    numbers,
+                    first_spare,
+                },
+                _,
+            ) => {
+                handed.fillers = fill(numbers.min(descriptors))?;
+                held.first_spare = usize::try_from(first_spare).map_err(|_| invalid())?;
+            }
+            (Frame::Pair { slow, spare }, Ok([triage, questions])) => {
                 let place = held.pairs.len();
+                journal.set_spare(place, spare);
                 let pair = Pair::from_fds(place, journal, triage, questions, slow);
                 held.pairs.push(Arc::new(pair));
             }

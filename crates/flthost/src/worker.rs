@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,6 @@ use fltport::{Access, PortHandler, ServerPort};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::cache::Cache;
-use crate::closer::Closer;
 use crate::config::Config;
 use crate::control::{Control, ControlHandler};
 use crate::decision::Decider;
@@ -29,15 +28,15 @@ use crate::lingering;
 use crate::marking::{keep_following, mark};
 use crate::names::Names;
 use crate::notice::Notices;
-use crate::pair::Role;
 use crate::pulse::Pulse;
-use crate::reader::Readers;
+use crate::reader::{ReaderThreads, Readers};
 use crate::say::say;
 use crate::scanner::{Scanner, scanner_uid};
 use crate::stack::Stack;
 use crate::start::{Held, lock_memory};
 use crate::supervisor_os::{Child, is_at_end, told_by_signal};
 use crate::taking::Handed;
+use crate::volumes::{Helpers, Volumes};
 
 /// What a worker begins with.
 pub(crate) struct Start<'a> {
@@ -135,6 +134,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         ask: ask.clone(),
         trace,
         supervisor: AtomicU32::new(supervisor()),
+        volumes: OnceLock::new(),
         notifier: held.notifier.clone(),
         notices: Arc::clone(&notices),
         guards: Mutex::default(),
@@ -185,7 +185,14 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     if start.settled.is_some() || returns {
         held.pairs.iter().for_each(|pair| pair.keep_nothing_out());
     }
-    start_readers(&readers, held, &pulse)?;
+    let threads = ReaderThreads {
+        readers: Arc::clone(&readers),
+        pairs: held.pairs.clone(),
+        pulse: Arc::clone(&pulse),
+        read: Mutex::default(),
+    };
+    let mut used = (0..held.pairs.len()).filter(|place| held.is_used(*place));
+    used.try_for_each(|place| threads.start(place))?;
     if let Some(notifier) = held.notifier.clone() {
         for guarded in &held.guarded {
             let dir = guarded.target.as_fd().try_clone_to_owned();
@@ -194,6 +201,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
                 .hold(dir.map_err(|error| format!("cannot copy a descriptor: {error}"))?);
         }
         let (again, stack) = (start.settled.is_some(), Arc::clone(&stack));
+        let notices = Arc::clone(&notices);
         spawn("notices", move || {
             notices.keep_telling(&notifier, &stack, again)
         })?;
@@ -235,6 +243,22 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         })?;
     }
     let guards = mark(&held.guarded, start.settled.is_none())?;
+    let helpers = Helpers {
+        start_readers: Box::new(move |place| threads.start(place)),
+        events: Some(Arc::clone(&events)),
+        notifier: held.notifier.clone(),
+        roots: Arc::clone(&notices.roots),
+    };
+    let volumes = Arc::new(Volumes::new(held, config, helpers));
+    if config.mounts
+        && let Err(error) = volumes.start()
+    {
+        if start.settled.is_none() {
+            return Err(format!("{error} (--no-mounts guards without that)"));
+        }
+        say(error);
+    }
+    control.volumes.set(Arc::clone(&volumes)).ok();
     *control
         .guards
         .lock()
@@ -251,6 +275,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         monitor: config.monitor,
         deadline_ms: config.policies.deadline.as_millis(),
     });
+    volumes.announce();
     if let Some(settled) = start.settled {
         events.tell(&Event::Worker {
             state: "restarted",
@@ -289,12 +314,29 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     })
 }
 
-/// Runs a process that marks new directories, while the supervisor answers by policy; it ends when it is killed.
-pub(crate) fn follow_only(held: &Held, lifeline: OwnedFd, parents_end: RawFd) -> i32 {
+/// Runs a process that marks new directories and filesystems, while the supervisor answers by policy; it ends when it is killed.
+pub(crate) fn follow_only(
+    held: &Held,
+    config: &Config,
+    lifeline: OwnedFd,
+    parents_end: RawFd,
+) -> i32 {
     close_number(parents_end);
     rustix::thread::set_name(c"flthostd-follow").ok();
     // It has the groups too, which nobody reads then: also one that is stopped must not outlive the supervisor.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
+    let helpers = Helpers {
+        // The supervisor reads all pairs by itself now.
+        start_readers: Box::new(|_| Ok(())),
+        events: None,
+        notifier: held.notifier.clone(),
+        roots: Arc::default(),
+    };
+    if config.mounts
+        && let Err(error) = Arc::new(Volumes::new(held, config, helpers)).start()
+    {
+        say(error);
+    }
     // It must not outlive a supervisor that dies, and reads nothing.
     thread::scope(|scope| {
         for guarded in &held.guarded {
@@ -350,29 +392,6 @@ fn listen<H: PortHandler>(
     let mut ports = control.ports.lock().unwrap_or_else(PoisonError::into_inner);
     ports.push((name, Arc::clone(&port)));
     Ok(port)
-}
-
-/// Starts a reader for each group that guards something: questions first, so that nothing passes triage unread.
-fn start_readers(readers: &Arc<Readers>, held: &Held, pulse: &Arc<Pulse>) -> Result<(), String> {
-    for (place, pair) in held.pairs.iter().enumerate() {
-        if !held.is_used(place) {
-            continue;
-        }
-        let closer = if pair.slow {
-            Some(Closer::start().map_err(|error| format!("cannot start a thread: {error}"))?)
-        } else {
-            None
-        };
-        for role in [Role::Questions, Role::Triage] {
-            let closer = closer.clone();
-            let (readers, pair, pulse) = (Arc::clone(readers), Arc::clone(pair), Arc::clone(pulse));
-            let place = 2 * place + usize::from(role == Role::Questions);
-            spawn("reader", move || {
-                readers.read(&pair, role, place, &pulse, closer.as_deref())
-            })?;
-        }
-    }
-    Ok(())
 }
 
 fn start_scanner(
@@ -473,7 +492,7 @@ fn end_process(code: i32) -> ! {
     std::process::exit(code)
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {
     let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
     thread
         .map(drop)

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::host::{Host, opens, try_open, until};
-use common::{Place, open, text};
+use common::{Place, open, run, text};
 use flthost::config::Config;
 use flthost::fanotify::{Notifier, RawNotice};
 use flthost::{Altitude, ContextKey, Contexts, Filter, Notice, Operation, Pre, supervisor};
@@ -24,15 +24,17 @@ use serde_json::{Value, json};
 
 fn main() {
     if let Some(guard) = std::env::var_os("GUARD") {
-        return supervisor::run(&config(guard)).unwrap();
+        supervisor::run(&config(guard)).unwrap();
+        return;
     }
-    let stories: [(&str, fn(&Place)); 7] = [
+    let stories: [Story; 8] = [
         ("everything is told", everything_is_told),
         ("a tree is told", a_tree_is_told_also_where_it_grows),
         (
             "a restart is told",
             a_restart_of_the_worker_is_told_as_a_loss,
         ),
+        ("a volume is told", what_is_mounted_later_is_told_too),
         ("contexts end", a_files_context_ends_with_its_last_name),
         (
             "slow filters",
@@ -47,6 +49,9 @@ fn main() {
         println!("{name}: ok");
     }
 }
+
+/// One behaviour, with what it is called.
+type Story = (&'static str, fn(&Place));
 
 /// Writes down what it is told, one line of JSON each, unless there is a file that says wait.
 struct Scribe {
@@ -224,6 +229,23 @@ fn a_restart_of_the_worker_is_told_as_a_loss(place: &Place) {
     until("the next worker tells of the loss", || noted.lost() == 1);
     place.file("after");
     noted.told("Create", "after");
+}
+
+fn what_is_mounted_later_is_told_too(place: &Place) {
+    let point = place.dir("tree/point");
+    let noted = Noted::start(place, &place.root.join("tree"));
+    assert!(run("mount", ["-t", "tmpfs", "none", text(&point)]));
+    let mut round = 0;
+    until("what is mounted is told of", || {
+        round += 1;
+        let file = point.join(format!("file {round}"));
+        fs::write(&file, "").unwrap();
+        noted.notes().iter().any(|note| {
+            let path = note["path"].as_str().unwrap_or_default();
+            note["kind"] == "Create" && Path::new(path).starts_with(&point)
+        })
+    });
+    until("it can be unmounted", || run("umount", [text(&point)]));
 }
 
 fn a_files_context_ends_with_its_last_name(place: &Place) {

@@ -107,3 +107,21 @@ fn durations_have_the_unit_that_suits_them() {
     assert_eq!(said(1_834), "1.8 ms");
     assert_eq!(said(2_500_000), "2.5 s");
 }
+
+#[test]
+fn a_filesystem_that_is_not_guarded_is_an_alarm_with_its_reason() {
+    let line = |state: &str, reason: Option<&str>| {
+        let volume = crate::event::Volume {
+            state: state.into(),
+            path: "/g/\u{1b}a".into(),
+            reason: reason.map(Into::into),
+        };
+        event(&Event::Volume(volume), false, false).unwrap()
+    };
+    let refused = line("refused", Some("no\nroom"));
+    assert_eq!(refused, r"/g/\u{1b}a is NOT guarded: no\nroom");
+    assert!(line("refused", None).contains("not told"));
+    assert!(line("guarded", None).starts_with("guarding "));
+    assert!(line("vanished", None).ends_with("was unmounted"));
+    assert!(line("later", None).contains("later"));
+}

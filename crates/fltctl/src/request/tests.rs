@@ -37,6 +37,7 @@ fn a_guard_tells_its_host_everything_that_was_typed() {
         "--strict",
         "--deadline-ms",
         "300",
+        "--remote",
         "--port-directory",
         "/run/x",
     ];
@@ -53,6 +54,7 @@ fn a_guard_tells_its_host_everything_that_was_typed() {
         "--port-directory",
         "/run/x",
         "--strict",
+        "--remote",
         "--lifeline",
     ];
     assert_eq!(arguments, expected);

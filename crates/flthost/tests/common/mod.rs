@@ -1,5 +1,5 @@
 //! A tmpfs of its own for each test, helper processes that open files, and a watchdog. `host` has a whole `flthostd`,
-//! `crowd` many openers in one process.
+//! `crowd` many openers in one process, `daemon` a FUSE filesystem.
 #![allow(dead_code)] // every test file uses its own part of this
 
 use std::ffi::OsStr;
@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tempfile::TempDir;
 
 pub(crate) mod crowd;
+pub(crate) mod daemon;
 pub(crate) mod fuse;
 pub(crate) mod host;
 pub(crate) mod server;
