@@ -164,7 +164,9 @@ mod tests {
     fn a_thread_that_has_ended_stops_nothing() {
         let pulse = Pulse::new();
         thread::scope(|scope| {
-            scope.spawn(|| pulse.this_thread().begin());
+            // Joined, because the scope alone does not wait for what a thread still puts away.
+            let thread = scope.spawn(|| pulse.this_thread().begin());
+            thread.join().unwrap();
         });
         assert!(!pulse.is_stuck());
         assert!(pulse.threads.lock().unwrap().is_empty());

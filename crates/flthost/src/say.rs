@@ -4,19 +4,15 @@
 //! that others wait for: operations would hang behind a full pipe, or pass because the supervisor died of a closed one.
 
 use std::fmt::{self, Display, Write};
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::net::SendFlags;
 
 /// Says one line, which begins with the program's name. Never waits and never fails.
 pub fn say(text: impl Display) {
-    let error = rustix::stdio::stderr();
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    if poll(&mut [PollFd::new(&error, PollFlags::OUT)], Some(&now)) != Ok(1) {
-        return;
-    }
     // No allocation: the supervisor says things where nothing else must be able to fail or wait.
     let mut line = Line {
         bytes: [0; LINE_MAX],
@@ -30,7 +26,34 @@ pub fn say(text: impl Display) {
     }
     let text = line.bytes.get(..=end).unwrap_or_default();
     // Whether it was read is the reader's own business.
-    rustix::io::write(error, text).ok();
+    write_now(rustix::stdio::stderr(), text);
+}
+
+/// Writes what can be written without waiting.
+fn write_now(to: BorrowedFd<'_>, text: &[u8]) {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    if poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&now)) != Ok(1) {
+        return;
+    }
+    // Others write to the same pipe or socket, which may be full again by now; and its flags are theirs too, so each
+    // write has to say for itself that it does not wait.
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    if rustix::net::send(to, text, flags) != Err(Errno::NOTSOCK) {
+        return;
+    }
+    let at_its_place = u64::MAX;
+    let text = [IoSlice::new(text)];
+    match pwritev2(to, &text, at_its_place, ReadWriteFlags::NOWAIT) {
+        // Terminals, and what else does not know that flag.
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+            rustix::io::writev(to, &text).ok();
+        }
+        // Written, or full.
+        _ => {}
+    }
 }
 
 /// A line that is being put together.
@@ -56,3 +79,34 @@ impl Write for Line {
 
 /// Longest line in bytes: `PIPE_BUF`.
 const LINE_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_said_comes_and_nobody_waits_when_others_fill_the_pipe_meanwhile() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        write_now(write.as_fd(), b"words");
+        let mut bytes = [0; 10];
+        assert_eq!(rustix::io::read(&read, &mut bytes), Ok(5));
+        let (sender, done) = channel();
+        thread::scope(|scope| {
+            // Two that look and write at the same time: each may find that the other has taken the last room.
+            for _ in 0..2 {
+                let (write, sender) = (&write, sender.clone());
+                scope.spawn(move || {
+                    (0..200).for_each(|_| write_now(write.as_fd(), &[b'x'; LINE_MAX]));
+                    sender.send(()).ok();
+                });
+            }
+            let ended = [0; 2].map(|_| done.recv_timeout(Duration::from_secs(10)).is_ok());
+            drop(read); // whoever waits goes on with an error
+            assert_eq!(ended, [true, true]);
+        });
+    }
+}

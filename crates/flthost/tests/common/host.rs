@@ -118,6 +118,18 @@ impl Host {
         serde_json::from_str(&answer).unwrap()
     }
 
+    /// The processes that are connected to its ports.
+    pub(crate) fn connections(&self) -> Vec<u32> {
+        let answer = self.try_within(|| {
+            let control = self.connect_to("control")?;
+            Request::Connections.send(&control).ok()
+        });
+        let list: Value = serde_json::from_str(&answer).unwrap();
+        let ids = list.as_array().unwrap().iter();
+        let ids = ids.filter_map(|entry| entry["pid"].as_u64());
+        ids.map(|id| u32::try_from(id).unwrap()).collect()
+    }
+
     /// One of the host's counters of operations.
     pub(crate) fn count(&self, counter: &str) -> u64 {
         self.status()["operations"][counter].as_u64().unwrap()

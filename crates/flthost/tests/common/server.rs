@@ -33,10 +33,11 @@ pub(crate) enum Manner {
 impl Server {
     /// Starts it, and waits until the host knows it.
     pub(crate) fn start(host: &Host, manner: Manner) -> Self {
-        let services = || host.status()["services"].as_u64().unwrap();
-        let before = services();
         let server = Self::lone(&host.ports, manner);
-        until("the service is connected", || services() > before);
+        // By its process: one that was killed before may still be counted.
+        until("the service is connected", || {
+            host.connections().contains(&server.id())
+        });
         server
     }
 
