@@ -46,13 +46,10 @@ fn write_now(to: BorrowedFd<'_>, text: &[u8]) {
     }
     let at_its_place = u64::MAX;
     let text = [IoSlice::new(text)];
-    match pwritev2(to, &text, at_its_place, ReadWriteFlags::NOWAIT) {
-        // Terminals, and what else does not know that flag.
-        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-            rustix::io::writev(to, &text).ok();
-        }
-        // Written, or full.
-        _ => {}
+    let written = pwritev2(to, &text, at_its_place, ReadWriteFlags::NOWAIT);
+    // Terminals, and what else does not know that flag.
+    if let Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) = written {
+        rustix::io::writev(to, &text).ok();
     }
 }
 
@@ -84,6 +81,7 @@ const LINE_MAX: usize = 4_096;
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+    use std::sync::Barrier;
     use std::sync::mpsc::channel;
     use std::thread;
     use std::time::Duration;
@@ -94,19 +92,31 @@ mod tests {
         write_now(write.as_fd(), b"words");
         let mut bytes = [0; 10];
         assert_eq!(rustix::io::read(&read, &mut bytes), Ok(5));
+        let page = [b'x'; LINE_MAX];
+        (0..100).for_each(|_| write_now(write.as_fd(), &page)); // more than it takes
         let (sender, done) = channel();
+        let barrier = Barrier::new(2);
         thread::scope(|scope| {
-            // Two that look and write at the same time: each may find that the other has taken the last room.
-            for _ in 0..2 {
-                let (write, sender) = (&write, sender.clone());
+            // Room for one, and two that look and write at the same time.
+            for reads in [true, false] {
+                let (read, write, barrier, sender) = (&read, &write, &barrier, sender.clone());
                 scope.spawn(move || {
-                    (0..200).for_each(|_| write_now(write.as_fd(), &[b'x'; LINE_MAX]));
+                    for _ in 0..2_000 {
+                        if reads {
+                            rustix::io::read(read, &mut [0; LINE_MAX]).ok();
+                        }
+                        barrier.wait();
+                        write_now(write.as_fd(), &page);
+                        barrier.wait();
+                    }
                     sender.send(()).ok();
                 });
             }
             let ended = [0; 2].map(|_| done.recv_timeout(Duration::from_secs(10)).is_ok());
-            drop(read); // whoever waits goes on with an error
-            assert_eq!(ended, [true, true]);
+            if ended != [true; 2] {
+                rustix::io::write(rustix::stdio::stderr(), b"a writer waits for ever\n").ok();
+                std::process::abort(); // it could not be joined
+            }
         });
     }
 }
