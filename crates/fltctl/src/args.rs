@@ -70,6 +70,18 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = "Example:\n  sudo fltctl host upgrade")]
     Host(HostCommand),
 
+    /// List what hosts are told not to ask about, or to ask about only: how often, and by whom
+    #[command(after_help = "Example:\n  sudo fltctl mutes")]
+    Mutes(ListArgs),
+
+    /// Say whether a file is guarded, and whether opening it would be asked about, and why
+    ///
+    /// The file is looked at without being opened. Who would open it matters where rules are about processes and users.
+    #[command(
+        after_help = "Example:\n  sudo fltctl explain /srv/upload/file --user www-data\n\nExit status: 0 it is guarded, 1 it is not, 2 usage or environment error."
+    )]
+    Explain(ExplainArgs),
+
     /// Open each file, read a byte, and say how it went: the other process of `demo`
     #[command(hide = true)]
     Open {
@@ -164,6 +176,16 @@ pub(crate) struct GuardArgs {
     #[arg(long, conflicts_with = "no_mounts")]
     pub(crate) remote: bool,
 
+    /// Do not ask about: path=FILE, tree=DIR, process=FILE, user=NAME, cgroup=PATH, fstype=NAME
+    ///
+    /// With open: or exec: before it for opens or executions alone, and a time such as 10m: for a while.
+    #[arg(long = "mute", value_name = "KIND=VALUE")]
+    pub(crate) mutes: Vec<String>,
+
+    /// Ask only about what one of these matches; written as for --mute
+    #[arg(long = "only", value_name = "KIND=VALUE")]
+    pub(crate) onlys: Vec<String>,
+
     /// JSON lines on a terminal too
     #[arg(long)]
     pub(crate) json: bool,
@@ -175,6 +197,26 @@ pub(crate) struct GuardArgs {
     /// Another program in the place of flthostd
     #[arg(long, hide = true, value_name = "PATH")]
     pub(crate) daemon: Option<PathBuf>,
+}
+
+/// `fltctl explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExplainArgs {
+    /// The file
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+
+    /// The program that would open it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+
+    /// The user who would: a name or a number
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+
+    /// One JSON array instead of sentences
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The listings.

@@ -6,8 +6,10 @@ use crate::Outcome;
 use crate::request::Request;
 
 mod demo;
+mod explain;
 mod guard;
 mod host;
+mod hosts;
 mod list;
 mod open;
 
@@ -18,6 +20,7 @@ pub(crate) fn run(request: &Request) -> anyhow::Result<Outcome> {
         Request::Guard(request) => guard::run(request),
         Request::List(request) => list::run(request),
         Request::Steer(request) => host::run(request),
+        Request::Explain(request) => explain::run(request),
         Request::Open(paths) => open::run(paths),
     }
 }

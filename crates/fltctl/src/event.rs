@@ -21,6 +21,8 @@ pub(crate) enum Event {
     Worker(Worker),
     /// A filesystem below a guarded directory came, went, or is not guarded.
     Volume(Volume),
+    /// A rule about what is asked has come or gone.
+    Mute(Mute),
     /// Events were lost.
     Gap(Gap),
     /// Something of a later version.
@@ -68,6 +70,9 @@ pub(crate) struct Decision {
     /// With which file.
     #[serde(default)]
     pub(crate) path: Option<String>,
+    /// What that path is worth, if it is not simply the file's path on the host.
+    #[serde(default)]
+    pub(crate) path_validity: Option<String>,
     /// By whom.
     #[serde(default)]
     pub(crate) pid: Option<i64>,
@@ -118,6 +123,18 @@ pub(crate) struct Volume {
     pub(crate) path: String,
     /// Why it is refused.
     pub(crate) reason: Option<String>,
+}
+
+/// A rule about what is asked has come or gone.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Mute {
+    /// `added`, `removed`, `ended`.
+    pub(crate) state: String,
+    /// The rule.
+    pub(crate) rule: String,
+    /// The process of the service that asked for it.
+    pub(crate) pid: Option<i64>,
 }
 
 /// Events were lost on the way.

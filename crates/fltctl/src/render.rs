@@ -51,7 +51,8 @@ pub(crate) fn decision(decision: &Decision, colour: bool) -> String {
     );
     let time = paint(&time, Mood::Faint, colour);
     let mut line = format!(
-        "{time}  {verdict}  {operation:<5}  {path}  {}",
+        "{time}  {verdict}  {operation:<5}  {path}{}  {}",
+        worth(decision),
         process(decision)
     );
     // Writing to a string does not fail.
@@ -101,6 +102,13 @@ pub(crate) fn event(event: &Event, all: bool, colour: bool) -> Option<String> {
                 (other, _) => alarm(format!("{path}: {}", escape(other))),
             }
         }
+        Event::Mute(it) => {
+            let whose = it.pid.map_or_else(String::new, |pid| {
+                format!(" by the service with process {pid}")
+            });
+            let (rule, state) = (escape(&it.rule), escape(&it.state));
+            alarm(format!("not asked about: {rule}: {state}{whose}"))
+        }
         Event::Gap(it) => alarm(gap(it.lost)),
     }
 }
@@ -117,6 +125,19 @@ pub(crate) fn why(decision: &Decision) -> String {
         Some(reason) if !reason.is_empty() => format!("{cause}: {}", escape(reason)),
         _ => cause,
     }
+}
+
+/// What stands behind a path that is not simply the file's path on the host.
+fn worth(decision: &Decision) -> String {
+    let said = match decision.path_validity.as_deref() {
+        None | Some("plain") => return String::new(),
+        Some("other_namespace") => "as another mount namespace shows it",
+        Some("layer") => "inside a layer",
+        Some("overlay") => "on an overlay",
+        Some("unlinked") => "its last path",
+        Some(other) => return format!(" ({})", escape(other)),
+    };
+    format!(" ({said})")
 }
 
 /// The process that asked: `cat[55]`.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use fltport::protocol::control;
 
-use crate::args::{Args, Command, DemoArgs, GuardArgs, HostCommand, ListArgs};
+use crate::args::{Args, Command, DemoArgs, ExplainArgs, GuardArgs, HostCommand, ListArgs};
 use crate::programs::Programs;
 use crate::terminal;
 
@@ -25,6 +25,8 @@ pub(crate) enum Request {
     List(List),
     /// Do something to a host that runs.
     Steer(Steer),
+    /// Explain what hosts do about a file.
+    Explain(Explain),
     /// Open files, and say how it went.
     Open(Vec<PathBuf>),
 }
@@ -89,6 +91,10 @@ pub(crate) struct HostRequest {
     pub(crate) policy: Policy,
     /// What happens for single causes, in the host's words.
     pub(crate) policies: Vec<String>,
+    /// What is not asked about, in the host's words.
+    pub(crate) mutes: Vec<String>,
+    /// What is asked about only, in the host's words.
+    pub(crate) onlys: Vec<String>,
     /// The host's default otherwise.
     pub(crate) deadline_ms: Option<u32>,
     /// Which other filesystems are guarded that are mounted below the directories.
@@ -144,6 +150,21 @@ pub(crate) struct List {
     pub(crate) port_directory: Option<PathBuf>,
     /// Columns of the terminal; `None` elsewhere.
     pub(crate) width: Option<u16>,
+}
+
+/// `fltctl explain`.
+#[derive(Clone, Debug)]
+pub(crate) struct Explain {
+    /// The file, absolute.
+    pub(crate) path: PathBuf,
+    /// The program, absolute and without links.
+    pub(crate) process: Option<PathBuf>,
+    /// The user, in the host's words.
+    pub(crate) user: Option<String>,
+    /// JSON instead of sentences.
+    pub(crate) json: bool,
+    /// Where ports are.
+    pub(crate) port_directory: Option<PathBuf>,
 }
 
 /// What a request depends on besides its arguments.
@@ -209,6 +230,8 @@ impl Request {
                 port_directory,
                 what: Steering::Release,
             }),
+            Command::Mutes(args) => list(control::Request::Mutes, &args, port_directory, here),
+            Command::Explain(args) => Self::Explain(explain(args, port_directory)?),
             Command::Open { paths } => Self::Open(paths),
         })
     }
@@ -227,6 +250,12 @@ impl HostRequest {
         }
         for policy in &self.policies {
             option("--policy", policy.into());
+        }
+        for mute in &self.mutes {
+            option("--mute", mute.into());
+        }
+        for only in &self.onlys {
+            option("--only", only.into());
         }
         if let Some(limit) = self.deadline_ms {
             option("--deadline-ms", limit.to_string().into());
@@ -262,6 +291,8 @@ fn demo(args: DemoArgs, port_directory: Option<PathBuf>, here: &Surroundings) ->
         rules: None,
         policy: Policy::Usual,
         policies: Vec::new(),
+        mutes: Vec::new(),
+        onlys: Vec::new(),
         deadline_ms: Some(DEMO_DEADLINE_MS),
         mounts: Mounts::Local,
         port_directory,
@@ -309,6 +340,8 @@ fn guard(
             _ => Policy::Usual,
         },
         policies: args.policies,
+        mutes: args.mutes,
+        onlys: args.onlys,
         deadline_ms: args.deadline_ms,
         mounts: match (args.no_mounts, args.remote) {
             (true, _) => Mounts::Nothing,
@@ -339,6 +372,19 @@ fn list(
         json: args.json,
         port_directory,
         width: here.width,
+    })
+}
+
+fn explain(args: ExplainArgs, port_directory: Option<PathBuf>) -> anyhow::Result<Explain> {
+    let process = args.process.as_deref();
+    let process = process.map(|typed| existing(typed, "give the path of a program"));
+    Ok(Explain {
+        // Whether it exists is for the host to say, which may see another tree.
+        path: std::path::absolute(&args.path).context("the path is empty")?,
+        process: process.transpose()?,
+        user: args.user,
+        json: args.json,
+        port_directory,
     })
 }
 

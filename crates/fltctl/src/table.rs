@@ -54,6 +54,9 @@ pub(crate) const fn nothing(kind: control::Request, root: bool) -> &'static str 
         (control::Request::Ports, false) => {
             "no ports of this user; those of root are listed by: sudo fltctl ports"
         }
+        (control::Request::Mutes, _) => {
+            "no rules: hosts of this user ask about everything they guard; say otherwise with: fltctl guard --mute KIND=VALUE"
+        }
         (_, true) => "no filter host is running; start one with: fltctl guard DIR",
         (_, false) => {
             "no filter host of this user is running; those of root are listed with sudo, and started with: sudo fltctl guard DIR"
@@ -96,6 +99,16 @@ const fn columns(kind: control::Request) -> &'static [Column] {
             ("VOLUME", "volume", LEFT),
             ("MARK", "mark", LEFT),
             ("DIRECTORIES", "directories", RIGHT),
+        ],
+        control::Request::Mutes => &[
+            ("HOST", "host", LEFT),
+            ("ID", "id", RIGHT),
+            ("SORT", "sort", LEFT),
+            ("RULE", "rule", LEFT),
+            ("HITS", "hits", RIGHT),
+            ("SECONDS LEFT", "expires_s", RIGHT),
+            ("ORIGIN", "origin", LEFT),
+            ("PID", "pid", RIGHT),
         ],
         // A host's status is no listing.
         _ => &[("HOST", "host", LEFT)],

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::cache::CacheMode;
 use crate::fanotify::{Defaults, Operation as Kind, Response};
 use crate::filter::Filter;
+use crate::mutes::Sort;
 use crate::policy::{Cause, Policies};
+use crate::rule::Rule;
 use crate::worker::CACHED;
 
 /// The configuration of one filter host.
@@ -17,8 +19,10 @@ pub struct Config {
     pub instance: Option<String>,
     /// Directories to guard.
     pub guards: Vec<PathBuf>,
-    /// Directories below them whose files are not asked about.
-    pub excludes: Vec<PathBuf>,
+    /// What is not asked about, and what is asked about only.
+    pub mutes: Vec<(Sort, Rule)>,
+    /// Whether services may ask for mutes of their own.
+    pub grant_mutes: bool,
     /// Rules for the scanner: a file or a directory; its built-in rule without.
     pub rules: Option<PathBuf>,
     /// The scanner's program; none is started without.
@@ -54,7 +58,8 @@ impl Config {
         Self {
             instance: None,
             guards: guards.into_iter().map(Into::into).collect(),
-            excludes: Vec::new(),
+            mutes: Vec::new(),
+            grant_mutes: false,
             rules: None,
             scanner: None,
             policies: Policies::lenient(),

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fltport::protocol::control::Request;
+use fltport::protocol::explain::Explain;
 use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, ServerPort};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::decision::Decider;
 use crate::events::Guard;
+use crate::explain::{Watched, explain};
 use crate::fanotify::Notifier;
 use crate::filters::{Ask, Trace};
+use crate::mutes::Mutes;
 use crate::notice::Notices;
 use crate::policy::{Actions, Policies};
 use crate::stack::Stack;
@@ -30,6 +33,8 @@ pub struct Control {
     pub(crate) volumes: std::sync::OnceLock<Arc<Volumes>>,
     pub(crate) notifier: Option<Arc<Notifier>>,
     pub(crate) notices: Arc<Notices>,
+    pub(crate) mutes: Arc<Mutes>,
+    pub(crate) watched: Vec<Watched>,
     pub(crate) guards: std::sync::Mutex<Vec<Guard>>,
     pub(crate) ports: std::sync::Mutex<Vec<(String, Arc<ServerPort>)>>,
 }
@@ -52,6 +57,10 @@ impl PortHandler for ControlHandler {
         input: &[u8],
         output: &mut [u8],
     ) -> Result<usize, Refusal> {
+        if let Some(question) = Explain::parse(input) {
+            let explained = explain(&question, &self.0.watched, &self.0.mutes);
+            return write(&explained, output);
+        }
         let request = Request::parse(input).ok_or(NtStatus::INVALID_PARAMETER)?;
         let value = match request {
             Request::Status => self.0.status(),
@@ -59,15 +68,20 @@ impl PortHandler for ControlHandler {
             Request::Connections => self.0.list_connections(),
             Request::Filters => self.0.list_filters(),
             Request::Instances => self.0.list_instances(),
+            Request::Mutes => self.0.mutes.list(),
             _ => return Err(NtStatus::NOT_SUPPORTED.into()),
         };
-        let text = value.to_string();
-        let room = output
-            .get_mut(..text.len())
-            .ok_or(NtStatus::BUFFER_TOO_SMALL)?;
-        room.copy_from_slice(text.as_bytes());
-        Ok(text.len())
+        write(&value, output)
     }
+}
+
+fn write(value: &Value, output: &mut [u8]) -> Result<usize, Refusal> {
+    let text = value.to_string();
+    let room = output
+        .get_mut(..text.len())
+        .ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    room.copy_from_slice(text.as_bytes());
+    Ok(text.len())
 }
 
 impl Control {
@@ -83,11 +97,13 @@ impl Control {
             "worker": std::process::id(),
             "supervisor": self.supervisor.load(Ordering::Relaxed),
             "monitor": self.config.monitor,
+            "grants_mutes": self.config.grant_mutes,
             "policies": policies_of(policies),
             "operations": {
                 "pending": self.decider.pending(), "with_services": asked, "waiting": waiting,
                 "opens": opens, "execs": execs,
                 "allowed": count(&counters.allowed), "denied": count(&counters.denied),
+                "would_deny": count(&counters.would_deny),
                 "by_service": count(&counters.by_service), "by_policy": count(&counters.by_policy),
                 "exempt": count(&counters.exempt), "unanswered": count(&counters.unanswered),
                 "unopenable": count(&counters.unopenable), "unlogged": count(&counters.unlogged),

@@ -3,7 +3,6 @@
 //! The log is a bounded ring that may drop; an answer never waits for it.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::Pid;
 
 use crate::cache::Cache;
+use crate::facts::Facts;
 use crate::fanotify::{Operation as Kind, Permission, Response};
 use crate::names::NameSlot;
 use crate::operation::{Operation, Verdict};
@@ -36,6 +36,8 @@ pub struct Counters {
     pub allowed: AtomicU64,
     /// Operations that failed.
     pub denied: AtomicU64,
+    /// Operations that would have failed, and went on because the host only watches.
+    pub would_deny: AtomicU64,
     /// Operations that a service decided.
     pub by_service: AtomicU64,
     /// Operations that policy decided.
@@ -57,7 +59,7 @@ pub(crate) struct Decision {
     pub(crate) time: SystemTime,
     pub(crate) kind: Kind,
     pub(crate) pid: Option<Pid>,
-    pub(crate) file: Arc<OwnedFd>,
+    pub(crate) facts: Facts,
     pub(crate) name: NameSlot,
     pub(crate) action: Action,
     /// What monitor mode did not do.
@@ -164,12 +166,15 @@ impl Decider {
         self.pending.fetch_sub(1, Ordering::Relaxed);
         self.count_answer(answered.result.is_ok());
         self.count(done, cause);
+        self.counters
+            .would_deny
+            .fetch_add(u64::from(spared), Ordering::Relaxed);
         self.log(Decision {
             id: operation.id,
             time: SystemTime::now(),
             kind: operation.kind,
             pid: operation.pid,
-            file: operation.file,
+            facts: operation.facts,
             name: operation.name,
             action: done,
             would_be: spared.then_some(action),

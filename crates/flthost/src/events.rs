@@ -4,7 +4,6 @@
 //! and is told how many; it never makes anything wait but this thread.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,9 +12,10 @@ use fltport::{ClientPort, NtStatus, Peer, PortHandler, Timeout};
 use serde::Serialize;
 
 use crate::decision::{Decider, Decision};
+use crate::facts::Validity;
 use crate::fanotify::Operation as Kind;
+use crate::mutes::Entry;
 use crate::names::name_of;
-use crate::operation::path_of;
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +49,8 @@ pub enum Event {
         /// Why it is refused.
         reason: Option<String>,
     },
+    /// A rule has come or gone while the host guards.
+    Mute(MuteChange),
     /// Events were lost before this one.
     Gap {
         /// How many.
@@ -91,6 +93,9 @@ pub struct Decided {
     id: u64,
     operation: &'static str,
     path: Option<String>,
+    /// What the path is worth, where it is not simply the file's path on this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_validity: Option<&'static str>,
     pid: Option<u32>,
     process: Option<String>,
     verdict: &'static str,
@@ -99,6 +104,32 @@ pub struct Decided {
     cause: &'static str,
     reason: String,
     micros: u128,
+}
+
+/// A rule has come or gone.
+#[derive(Clone, Debug, Serialize)]
+pub struct MuteChange {
+    /// `added`, `removed`, or `ended`: by its time, or with its service.
+    state: &'static str,
+    id: u64,
+    rule: String,
+    sort: &'static str,
+    origin: &'static str,
+    /// The service's process.
+    pid: Option<u32>,
+}
+
+impl MuteChange {
+    pub(crate) fn new(state: &'static str, entry: &Entry) -> Self {
+        Self {
+            state,
+            id: entry.id,
+            rule: entry.rule.to_string(),
+            sort: entry.sort.name(),
+            origin: entry.origin.name(),
+            pid: entry.origin.pid(),
+        }
+    }
 }
 
 /// The listeners at the events port.
@@ -252,6 +283,7 @@ fn describe(decision: &Decision) -> Decided {
         .time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
+    let path = decision.facts.path();
     Decided {
         time_ms: since.as_millis(),
         id: decision.id,
@@ -259,7 +291,11 @@ fn describe(decision: &Decision) -> Decided {
             Kind::Exec => "exec",
             _ => "open",
         },
-        path: path_of(decision.file.as_fd()).map(|path| path.to_string_lossy().into_owned()),
+        path: path.map(|path| path.path.to_string_lossy().into_owned()),
+        path_validity: path
+            .map(|path| path.validity)
+            .filter(|validity| *validity != Validity::Plain)
+            .map(Validity::name),
         pid: decision
             .pid
             .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok()),

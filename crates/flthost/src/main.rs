@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Parser;
 use flthost::cache::CacheMode;
 use flthost::config::Config;
+use flthost::mutes::{RULES_MAX, Sort};
+use flthost::rule::Rule;
 use flthost::supervisor::Ending;
 use flthost::{Policies, say, supervisor};
 
@@ -23,9 +25,19 @@ struct Arguments {
     /// Directory to guard; a mount point is guarded as a whole filesystem
     #[arg(long = "guard", value_name = "DIR", required = true)]
     guards: Vec<PathBuf>,
-    /// Directory whose files are not asked about
+    /// What is not asked about: path=FILE, tree=DIR, process=FILE, user=NAME, cgroup=PATH, fstype=NAME; open: or exec:
+    /// before it for opens or executions alone, a time such as 10m: for a while
+    #[arg(long = "mute", value_name = "KIND=VALUE")]
+    mutes: Vec<String>,
+    /// Ask only about what one of these matches; written as for --mute
+    #[arg(long = "only", value_name = "KIND=VALUE")]
+    onlys: Vec<String>,
+    /// Directory whose files are not asked about: as --mute tree=DIR
     #[arg(long = "exclude", value_name = "DIR")]
     excludes: Vec<PathBuf>,
+    /// Let services of this port ask for mutes of their own, for an hour at most
+    #[arg(long, value_name = "PORT", value_parser = ["scan"])]
+    grant_mutes: Option<String>,
     /// YARA rules, a file or a directory; without it only the EICAR test file is found
     #[arg(long, value_name = "PATH")]
     rules: Option<PathBuf>,
@@ -97,6 +109,7 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         .policies
         .iter()
         .try_for_each(|policy| policies.set(policy))?;
+    let mutes = rules(&arguments)?;
     let beside = || {
         let own = std::env::current_exe()
             .map_err(|error| format!("cannot find this program's folder: {error}"))?;
@@ -110,7 +123,8 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
     Ok(Config {
         instance: arguments.instance,
         guards: arguments.guards,
-        excludes: arguments.excludes.iter().map(absolute).collect(),
+        mutes,
+        grant_mutes: arguments.grant_mutes.is_some(),
         rules: arguments.rules,
         scanner,
         policies,
@@ -127,9 +141,28 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
     })
 }
 
-/// The path as the kernel shows it, which is what operations are compared with.
-fn absolute(path: &PathBuf) -> PathBuf {
-    std::fs::canonicalize(path)
-        .or_else(|_| std::path::absolute(path))
-        .unwrap_or_else(|_| path.clone())
+/// All rules about what is asked, looked up now: later nothing may wait for a name.
+fn rules(arguments: &Arguments) -> Result<Vec<(Sort, Rule)>, String> {
+    let mut rules = Vec::new();
+    for text in &arguments.mutes {
+        rules.push((Sort::Mute, Rule::typed(text).map_err(of("--mute"))?));
+    }
+    for text in &arguments.onlys {
+        rules.push((Sort::Only, Rule::typed(text).map_err(of("--only"))?));
+    }
+    for directory in &arguments.excludes {
+        let rule = Rule::below(directory).map_err(of("--exclude"))?;
+        rules.push((Sort::Mute, rule));
+    }
+    if rules.len() > RULES_MAX {
+        return Err(format!(
+            "{} rules are more than the {RULES_MAX} that each operation can be compared with; a tree= stands for many",
+            rules.len()
+        ));
+    }
+    Ok(rules)
+}
+
+fn of(option: &str) -> impl Fn(String) -> String {
+    move |why| format!("{option} {why}")
 }

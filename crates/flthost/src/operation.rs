@@ -1,15 +1,17 @@
 //! One operation on its way through the host: facts about it, and the obligation to decide it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
 use crate::decision::Decider;
+use crate::facts::{Facts, FilePath};
 use crate::fanotify::{Operation as Kind, Permission};
+use crate::filesystem::Filesystem;
 use crate::names::{NameSlot, name_of};
+use crate::opener::{Cgroup, Credentials, Executable};
 use crate::pair::{Pair, Role};
 use crate::policy::{Action, Cause};
 use crate::stack::Stack;
@@ -33,6 +35,8 @@ pub struct Operation {
     pub(crate) read_at: u64,
     /// Somebody could write to the file then.
     pub(crate) written: bool,
+    /// What is looked up when it is asked for.
+    pub(crate) facts: Facts,
 }
 
 /// What is decided, and why.
@@ -115,11 +119,48 @@ impl Operation {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// The file's path as this mount namespace shows it, for people: by the time it is read the file may have another,
-    /// and inside containers it may be somebody else's. Costs a system call.
+    /// The file's path when it is first asked for, and what it is worth: by the time it is read the file may have another,
+    /// and one of a container may look like one of the host's. Costs some system calls.
     #[must_use]
-    pub fn path(&self) -> Option<PathBuf> {
-        path_of(self.file.as_fd())
+    pub fn path(&self) -> Option<&FilePath> {
+        self.facts.path()
+    }
+
+    /// The user whose rights the process has (effective).
+    #[must_use]
+    pub fn uid(&self) -> Option<u32> {
+        self.credentials().map(|known| known.users.effective)
+    }
+
+    /// The group whose rights the process has (effective).
+    #[must_use]
+    pub fn gid(&self) -> Option<u32> {
+        self.credentials().map(|known| known.groups.effective)
+    }
+
+    /// All users and groups that the process is. Reads a file of `/proc`; nothing for a process that is gone.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.facts.credentials()
+    }
+
+    /// The program that the process executes; for an execution still the one that it executes now. Where that is on a
+    /// network filesystem, this may wait for it.
+    #[must_use]
+    pub fn executable(&self) -> Option<&Executable> {
+        self.facts.executable()
+    }
+
+    /// Where the process is accounted. Reads a file of `/proc`.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.facts.cgroup()
+    }
+
+    /// The kind of filesystem that the file is on; costs nothing.
+    #[must_use]
+    pub const fn filesystem(&self) -> Option<Filesystem> {
+        self.facts.filesystem()
     }
 
     /// The name of the process that wants to, as it calls itself. Opens a file of `/proc`.
@@ -277,8 +318,4 @@ impl Inner {
         self.decider
             .decide(self.operation, self.permission, verdict);
     }
-}
-
-pub(crate) fn path_of(file: BorrowedFd<'_>) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
 }

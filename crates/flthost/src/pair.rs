@@ -20,6 +20,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::Pid;
 
 use crate::fanotify::{AnswerBuffer, Class, Group, GroupError, Response};
+use crate::filesystem::Filesystem;
 use crate::operation::Operation;
 use crate::stamp::{FileId, Stamp};
 use crate::supervisor_memory::Journal;
@@ -32,6 +33,8 @@ pub struct Pair {
     pub triage: Arc<Group>,
     /// Sees what triage lets pass, and answers when services have.
     pub questions: Arc<Group>,
+    /// What kind of filesystem it is, once it is known.
+    pub(crate) filesystem: OnceLock<Filesystem>,
     gate: Mutex<HashMap<FileId, Gate>>,
     is_whole: AtomicBool,
     /// Until when no file is kept out.
@@ -82,6 +85,7 @@ impl Pair {
         Ok(Self {
             triage: Arc::new(first.journaled(journal, 2 * place)),
             questions: Arc::new(second.journaled(journal, 2 * place + 1)),
+            filesystem: OnceLock::new(),
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
             open_until: OnceLock::new(),
@@ -229,6 +233,7 @@ impl Pair {
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
             open_until: OnceLock::new(),
+            filesystem: OnceLock::new(),
             slow,
         }
     }

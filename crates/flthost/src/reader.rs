@@ -13,15 +13,17 @@ use crate::closer::Closer;
 use crate::decision::Decider;
 use crate::events::Events;
 use crate::exempt::Exempt;
+use crate::facts::Facts;
 use crate::fanotify::{Defaults, Event, EventBuffer};
 use crate::halt::Halt;
+use crate::mount_table::Mounts;
 use crate::names::{NameSlot, Names};
 use crate::operation::{Operation, Pended, Verdict};
 use crate::pair::{Pair, Role};
 use crate::policy::Cause;
 use crate::pulse::Pulse;
 use crate::stack::Stack;
-use crate::stamp::Stamp;
+use crate::stamp::Look;
 use crate::start::BATCH;
 use crate::supervisor_memory::{Journal, Owner};
 use crate::worker::{fail, spawn};
@@ -38,6 +40,8 @@ pub(crate) struct Readers {
     pub(crate) room: usize,
     pub(crate) events: Arc<Events>,
     pub(crate) names: Names,
+    /// Whose paths are to be believed.
+    pub(crate) mounts: Arc<Mounts>,
     pub(crate) journal: Journal,
     /// What operations get that are dropped undecided.
     pub(crate) defaults: Defaults,
@@ -158,7 +162,8 @@ impl Readers {
         if pid.is_some_and(|pid| self.exempt.covers(pid)) {
             return self.decider.exempt(permission, role);
         }
-        let stamp = Stamp::of(permission.file());
+        let look = Look::at(permission.file());
+        let stamp = look.map(|look| look.stamp);
         if let (Role::Questions, Some(stamp)) = (role, &stamp) {
             pair.arrived(stamp.id, pid);
         }
@@ -166,6 +171,17 @@ impl Readers {
         let full = self.decider.pending() >= self.room;
         self.decider.begin();
         let started = Instant::now();
+        let facts = Facts::new(
+            pid,
+            Arc::clone(permission.shared_file()),
+            look.and_then(|look| look.mount),
+            pair.filesystem.get().copied(),
+            Arc::clone(&self.mounts),
+        );
+        // Whose path it is can be found out only while the opener waits.
+        if self.events.is_heard() && !facts.is_ours() {
+            facts.path();
+        }
         let operation = Operation {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             kind: operation,
@@ -178,6 +194,7 @@ impl Readers {
             stamp,
             read_at,
             written,
+            facts,
         };
         let name = Arc::clone(&operation.name);
         let pended = Pended::new(

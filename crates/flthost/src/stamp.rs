@@ -35,6 +35,40 @@ pub struct Stamp {
     pub links: u32,
 }
 
+/// What one look at an open file shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// The file.
+    pub(crate) stamp: Stamp,
+    /// The mount by which it was reached; nothing before Linux 5.8.
+    pub(crate) mount: Option<u64>,
+}
+
+impl Look {
+    /// Looks as [`Stamp::of`] does.
+    pub(crate) fn at(file: BorrowedFd<'_>) -> Option<Self> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
+        let stat = statx(file, c"", flags, wanted).ok()?;
+        let told = StatxFlags::from_bits_retain(stat.stx_mask);
+        let stamp = Stamp {
+            id: FileId {
+                device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+            },
+            size: stat.stx_size,
+            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+            mode: stat.stx_mode,
+            owner: stat.stx_uid,
+            links: stat.stx_nlink,
+        };
+        let mount = told.contains(StatxFlags::MNT_ID).then_some(stat.stx_mnt_id);
+        Some(Self { stamp, mount })
+    }
+}
+
 impl Stamp {
     /// Whether it is a regular file.
     #[must_use]
@@ -49,22 +83,7 @@ impl Stamp {
     /// statx(2), `AT_STATX_DONT_SYNC`.
     #[must_use]
     pub fn of(file: BorrowedFd<'_>) -> Option<Self> {
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        let stat = statx(file, c"", flags, wanted).ok()?;
-        Some(Self {
-            id: FileId {
-                device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
-                inode: stat.stx_ino,
-            },
-            size: stat.stx_size,
-            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
-            mode: stat.stx_mode,
-            owner: stat.stx_uid,
-            links: stat.stx_nlink,
-        })
+        Look::at(file).map(|look| look.stamp)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::closer::{self, may_wait};
 use crate::config::Config;
 use crate::decision::RING;
 use crate::fanotify::{Group, GroupError, Notifier, Watch};
+use crate::filesystem::Filesystem;
 use crate::guarded::Guarded;
 use crate::marks::{Target, TargetError};
 use crate::pair::Pair;
@@ -117,6 +118,10 @@ impl Held {
                 Some(pair) => pair,
                 None => held.add_pair(may_wait(target.as_fd()))?,
             };
+            // Now, because asking a filesystem that hangs would hold up whoever asks.
+            if let Some(filesystem) = Filesystem::of(&target) {
+                pair.filesystem.get_or_init(|| filesystem);
+            }
             let watch = Watch::new()?;
             held.guarded.push(Guarded {
                 target,

@@ -9,6 +9,7 @@ use rustix::process::Pid;
 
 use crate::config::Config;
 use crate::fanotify::{Defaults, Event, Operation, Watch};
+use crate::filesystem::Filesystem;
 use crate::guarded::Guarded;
 use crate::handover::{Frame, Waiting, Wire};
 use crate::marks::Target;
@@ -80,8 +81,12 @@ fn take(wire: &Wire, config: &Config, descriptors: u32) -> io::Result<(Held, Han
             (Frame::Guard { pair, path }, Ok([dir, watch])) => {
                 let place = usize::try_from(pair).map_err(|_| invalid())?;
                 let pair = Arc::clone(held.pairs.get(place).ok_or_else(invalid)?);
+                let target = Target::from_fd(dir, path).map_err(io::Error::other)?;
+                if let Some(filesystem) = Filesystem::of(&target) {
+                    pair.filesystem.get_or_init(|| filesystem);
+                }
                 held.guarded.push(Guarded {
-                    target: Target::from_fd(dir, path).map_err(io::Error::other)?,
+                    target,
                     pair,
                     watch: Watch::from_fd(watch),
                     notifier: held.notifier.clone(),

@@ -9,6 +9,8 @@ use rustix::fs::Dev;
 use crate::config::Config;
 use crate::marks::TargetKind;
 use crate::mounts::Mount;
+use crate::mutes::Sort;
+use crate::rule::Subject;
 use crate::start::Held;
 use crate::volume_marks::mount_of;
 
@@ -40,9 +42,17 @@ impl Scope {
             device: guarded.target.device(),
             whole: guarded.target.kind() == TargetKind::Filesystem,
         });
+        // What is never asked about, whoever opens it.
+        let excluded = config
+            .mutes
+            .iter()
+            .filter_map(|(sort, rule)| match &rule.subject {
+                Subject::Tree(path) if *sort == Sort::Mute && rule.is_always() => Some(path),
+                _ => None,
+            });
         Self {
             guarded: guarded.collect(),
-            excludes: config.excludes.clone(),
+            excludes: excluded.cloned().collect(),
             remote: config.remote,
         }
     }

@@ -19,13 +19,15 @@ use crate::control::{Control, ControlHandler};
 use crate::decision::Decider;
 use crate::events::{Event, Events, EventsHandler, Started};
 use crate::exempt::Exempt;
+use crate::explain::Watched;
 use crate::filter::Altitude;
-use crate::filters::{Ask, Cached, Exclude, Trace};
+use crate::filters::{Ask, Cached, Mute, Trace};
 use crate::giving::keep_door;
 use crate::halt::Halt;
 use crate::handover::remove_door;
 use crate::lingering;
 use crate::marking::{keep_following, mark};
+use crate::mutes::Mutes;
 use crate::names::Names;
 use crate::notice::Notices;
 use crate::pulse::Pulse;
@@ -117,11 +119,12 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     let ask = Ask::new("ask", ASK, config.more_time, Arc::clone(&cache))
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let trace = Arc::new(Trace::default());
-    let exclude = Arc::new(Exclude::new(config.excludes.clone()));
+    let mutes = Arc::new(Mutes::new(config.mutes.iter().cloned()));
+    let mute = Arc::new(Mute::new(Arc::clone(&mutes)));
     let mut filters = config.filters.clone();
     filters.extend([
         Arc::clone(&trace) as _,
-        exclude as _,
+        mute as _,
         Arc::new(Cached::new(Arc::clone(&cache), CACHED)) as _,
         Arc::new(ask.clone()) as _,
     ]);
@@ -137,6 +140,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         volumes: OnceLock::new(),
         notifier: held.notifier.clone(),
         notices: Arc::clone(&notices),
+        mutes: Arc::clone(&mutes),
+        watched: held.guarded.iter().map(Watched::of).collect(),
         guards: Mutex::default(),
         ports: Mutex::default(),
     });
@@ -150,13 +155,15 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         Arc::clone(&decider),
         Arc::clone(&cache),
         ask.clone(),
+        Arc::clone(&mutes),
     );
     spawn("pulse", move || {
-        let (pulse, decider, cache, ask) = beating;
+        let (pulse, decider, cache, ask, mutes) = beating;
         pulse.beat(journal, || {
             decider.touch();
             cache.touch();
             ask.touch();
+            mutes.touch();
         })
     })?;
     let readers = Arc::new(Readers {
@@ -168,6 +175,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         room: usize::try_from(room).unwrap_or(usize::MAX),
         events: Arc::clone(&events),
         names: Names::start().map_err(|error| format!("cannot start a thread: {error}"))?,
+        mounts: Arc::default(),
         journal,
         defaults: config.crash_defaults(),
         halt: Halt::new().map_err(|error| format!("cannot make a pipe: {error}"))?,
@@ -180,6 +188,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         readers.handle(event, &pair, role);
     }
     let logged = (Arc::clone(&events), Arc::clone(&decider));
+    let kept = (Arc::clone(&mutes), Arc::clone(&events));
+    spawn("mutes", move || kept.0.keep(&kept.1))?;
     spawn("log", move || logged.0.log(&logged.1))?;
     // Before anything else is opened: marks of an earlier worker may cover it, and its question would wait for readers.
     if start.settled.is_some() || returns {
@@ -210,7 +220,13 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     let lingering = start.lingering.iter().flatten();
     lingering.for_each(|child| lingering::strip(child.pid));
     let names = PortNames(&control);
-    let scan = listen(config, &control, "scan", 16, ask.handler())?;
+    let scan = listen(
+        config,
+        &control,
+        "scan",
+        16,
+        ask.handler(config.grant_mutes.then_some(mutes)),
+    )?;
     let _events = listen(
         config,
         &control,

@@ -37,7 +37,8 @@ impl Filter for Fragile {
     }
 
     fn pre_operation(&self, operation: &Operation) -> Pre {
-        let path = operation.path().unwrap_or_default();
+        let path = operation.path().map(|path| path.path.clone());
+        let path = path.unwrap_or_default();
         assert!(!path.ends_with("panic-at-once"), "it breaks at once");
         if path.ends_with("panic-later") {
             return Pre::Pend(Box::new(|pended| {

@@ -16,7 +16,10 @@ use crate::message::Message;
 use crate::sys::Attachment;
 
 pub mod control;
+#[cfg(unix)]
+pub mod explain;
 pub mod file;
+pub mod mute;
 
 /// The types of one port's messages.
 ///

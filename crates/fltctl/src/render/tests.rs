@@ -12,6 +12,7 @@ fn denied() -> Decision {
         reason: Some("EICAR_Test_File".into()),
         micros: Some(1834),
         would_be: None,
+        path_validity: None,
     }
 }
 
@@ -34,6 +35,38 @@ fn a_verdict_is_coloured_by_what_it_means() {
     };
     let line = decision(&held_back, true);
     assert!(line.contains("\u{1b}[33mwould deny"), "{line:?}");
+}
+
+#[test]
+fn a_path_that_is_not_the_hosts_says_so() {
+    let line = |validity: &str| {
+        let foreign = Decision {
+            path_validity: Some(validity.into()),
+            ..denied()
+        };
+        decision(&foreign, false)
+    };
+    let foreign = line("other_namespace");
+    assert!(
+        foreign.contains("/x/f (as another mount namespace shows it)  cat[55]"),
+        "{foreign}"
+    );
+    assert!(line("layer").contains("/x/f (inside a layer)"));
+    assert!(line("plain").contains("/x/f  cat[55]"));
+    assert!(line("later\n").contains(r"/x/f (later\n)"));
+}
+
+#[test]
+fn rules_that_come_and_go_are_told_with_whose_they_are() {
+    let told = |text: &str| event(&Event::parse(text.as_bytes()), false, false);
+    let added =
+        r#"{"event":"mute","state":"added","rule":"tree=/x\u001b","origin":"service","pid":7}"#;
+    assert_eq!(
+        told(added).unwrap(),
+        r"not asked about: tree=/x\u{1b}: added by the service with process 7"
+    );
+    let ended = r#"{"event":"mute","state":"ended","rule":"user=0","origin":"start","pid":null}"#;
+    assert_eq!(told(ended).unwrap(), "not asked about: user=0: ended");
 }
 
 #[test]

@@ -27,10 +27,17 @@ fn events_are_passed_on_as_they_came_also_those_of_later_versions() {
     assert!(stage.host_ends());
 }
 
+const MUTES: [&str; 4] = ["--mute", "exec:tree=here", "--only", "user=7"];
+
 #[test]
 fn the_host_is_told_what_was_typed() {
     let stage = Stage::new(&["listener", STARTED]);
-    let guard = Running::start(stage.guard().args(["--monitor", "--deadline-ms", "700"]));
+    let guard = Running::start(
+        stage
+            .guard()
+            .args(["--monitor", "--deadline-ms", "700"])
+            .args(MUTES),
+    );
     guard.next_line();
     let arguments = fs::read_to_string(stage.path("script.args")).unwrap();
     let guarded = stage.path("guarded").canonicalize().unwrap();
@@ -38,6 +45,10 @@ fn the_host_is_told_what_was_typed() {
     assert!(arguments.starts_with(&instance), "{arguments}");
     assert!(
         arguments.contains(&format!("--guard\n{}\n", guarded.display())),
+        "{arguments}"
+    );
+    assert!(
+        arguments.contains("--mute\nexec:tree=here\n--only\nuser=7\n"),
         "{arguments}"
     );
     assert!(arguments.contains("--deadline-ms\n700\n"), "{arguments}");

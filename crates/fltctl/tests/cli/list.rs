@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use fltport::protocol::control::Request;
+use fltport::protocol::explain::Explain;
 use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, ServerPort};
 use serde_json::{Value, json};
 
@@ -25,7 +26,8 @@ impl PortHandler for Control {
         input: &[u8],
         output: &mut [u8],
     ) -> Result<usize, Refusal> {
-        if Request::parse(input).is_none() || self.0.is_empty() {
+        let known = Request::parse(input).is_some() || Explain::parse(input).is_some();
+        if !known || self.0.is_empty() {
             return Err(NtStatus::NOT_SUPPORTED.into());
         }
         output[..self.0.len()].copy_from_slice(self.0.as_bytes());
@@ -49,7 +51,7 @@ fn json_of(stage: &Stage, command: &str) -> Value {
 #[test]
 fn nothing_to_list_is_no_error_and_says_what_to_do() {
     let stage = Stage::new(&[]);
-    for command in ["ports", "connections", "filters", "instances"] {
+    for command in ["ports", "connections", "filters", "instances", "mutes"] {
         let (code, out, said) = run(&mut stage.command(command));
         assert_eq!((code, said.as_str()), (Some(0), ""), "{command}");
         assert!(out.starts_with("no ") && out.contains("fltctl"), "{out}");
@@ -121,6 +123,52 @@ fn connections_and_instances_have_their_columns() {
         words("instances"),
         ["guard-1", "ask", "320000", "/srv", "filesystem", "0"]
     );
+}
+
+#[test]
+fn mutes_have_their_columns() {
+    let stage = Stage::new(&[]);
+    let row = r#"[{"id":3,"rule":"exec:tree=/srv","sort":"mute","origin":"service","pid":55,"expires_s":60,"hits":9}]"#;
+    let _control = serve(&stage, r"\fltport\guard-1\control", row);
+    let (_, out, _) = run(&mut stage.command("mutes"));
+    let words: Vec<_> = out.lines().last().unwrap().split_whitespace().collect();
+    let expected = [
+        "guard-1",
+        "3",
+        "mute",
+        "exec:tree=/srv",
+        "9",
+        "60",
+        "service",
+        "55",
+    ];
+    assert_eq!(words, expected, "{out}");
+}
+
+#[test]
+fn a_file_is_explained_by_every_host_and_the_status_says_whether_one_guards_it() {
+    let stage = Stage::new(&[]);
+    let explain = || run(stage.command("explain").arg("some/file"));
+    let (code, out, _) = explain();
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("nothing is guarded"), "{out}");
+    let no = r#"{"guarded":false,"words":["/x is not guarded"]}"#;
+    let _no = serve(&stage, r"\fltport\a\control", no);
+    assert_eq!(explain().0, Some(1));
+    let yes = r#"{"guarded":true,"words":["/x is guarded","opens are asked about"]}"#;
+    let _yes = serve(&stage, r"\fltport\b\control", yes);
+    let (code, out, _) = explain();
+    assert_eq!(code, Some(0));
+    let expected = [
+        "a: /x is not guarded",
+        "b: /x is guarded",
+        "b: opens are asked about",
+    ];
+    assert_eq!(out.lines().collect::<Vec<_>>(), expected);
+    let mut wrong = stage.command("explain");
+    let (code, _, said) = run(wrong.args(["x", "--process", "/does/not/exist"]));
+    assert_eq!(code, Some(2));
+    assert!(said.contains("give the path of a program"), "{said}");
 }
 
 #[test]

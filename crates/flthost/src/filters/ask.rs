@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use fltport::protocol::file::{Answer, FileProtocol, Request, Wish};
 use fltport::protocol::{AskError, TypedPort, read};
 use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, SendError, Timeout};
-use zerocopy::IntoBytes;
 
 use crate::cache::Cache;
 use crate::filter::{Altitude, Filter, Pre};
+use crate::mutes::Mutes;
 use crate::operation::{Operation, Pended};
 use crate::policy::Cause;
 use crate::pulse::{Pulse, gets_on};
@@ -39,6 +39,8 @@ pub struct Ask {
 #[derive(Debug)]
 pub struct AskHandler {
     shared: Arc<Shared>,
+    /// The rules that services may add to, if they may.
+    mutes: Option<Arc<Mutes>>,
 }
 
 #[derive(Debug)]
@@ -80,11 +82,12 @@ impl Ask {
         Ok(Self { shared })
     }
 
-    /// The callbacks for the port that services connect to.
+    /// The callbacks for the port that services connect to. Services may ask for mutes if they are given some to add to.
     #[must_use]
-    pub fn handler(&self) -> AskHandler {
+    pub fn handler(&self, mutes: Option<Arc<Mutes>>) -> AskHandler {
         AskHandler {
             shared: Arc::clone(&self.shared),
+            mutes,
         }
     }
 
@@ -166,29 +169,50 @@ impl PortHandler for AskHandler {
         // The next one may have other rules, and this one may have died of what it called clean.
         self.shared.cache.forget();
         self.shared.pump();
+        if let Some(mutes) = &self.mutes {
+            mutes.disconnected(service);
+        }
     }
 
     fn message(
         &self,
         service: &u64,
-        _: Caller,
+        caller: Caller,
         input: &[u8],
         output: &mut [u8],
     ) -> Result<usize, Refusal> {
-        let request: Request = read(input).map_err(|_| NtStatus::INVALID_PARAMETER)?;
-        let response = match Wish::parse(request.wish) {
+        // Before anything is done that the service could not be told of.
+        let room: &mut [u8; 8] = output
+            .split_first_chunk_mut()
+            .ok_or(NtStatus::BUFFER_TOO_SMALL)?
+            .0;
+        let Ok(request) = read::<Request>(input) else {
+            return self.message_about_mutes(*service, caller, input, room);
+        };
+        *room = match Wish::parse(request.wish) {
             Some(Wish::MoreTime) => self.shared.grant_time(*service, &request)?,
             Some(Wish::Forget) => {
                 self.shared.cache.forget();
                 [0; 8]
             }
-            _ => return Err(NtStatus::NOT_SUPPORTED.into()),
+            // As long as it, and something else.
+            _ => return self.message_about_mutes(*service, caller, input, room),
         };
-        let room = output
-            .get_mut(..response.len())
-            .ok_or(NtStatus::BUFFER_TOO_SMALL)?;
-        room.copy_from_slice(response.as_bytes());
-        Ok(response.len())
+        Ok(room.len())
+    }
+}
+
+impl AskHandler {
+    fn message_about_mutes(
+        &self,
+        service: u64,
+        caller: Caller,
+        input: &[u8],
+        room: &mut [u8; 8],
+    ) -> Result<usize, Refusal> {
+        let mutes = self.mutes.as_ref().ok_or(NtStatus::ACCESS_DENIED)?;
+        *room = mutes.request(service, caller, input)?.to_le_bytes();
+        Ok(room.len())
     }
 }
 

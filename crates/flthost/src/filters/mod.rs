@@ -2,10 +2,10 @@
 
 pub mod ask;
 pub mod cached;
-pub mod exclude;
+pub mod mute;
 pub mod trace;
 
 pub use ask::Ask;
 pub use cached::Cached;
-pub use exclude::Exclude;
+pub use mute::Mute;
 pub use trace::Trace;

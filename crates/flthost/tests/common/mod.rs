@@ -1,5 +1,5 @@
 //! A tmpfs of its own for each test, helper processes that open files, and a watchdog. `host` has a whole `flthostd`,
-//! `crowd` many openers in one process, `daemon` a FUSE filesystem.
+//! `crowd` many openers in one process, `daemon` a FUSE filesystem, `strict` a host that denies what it asks about.
 #![allow(dead_code)] // every test file uses its own part of this
 
 use std::ffi::OsStr;
@@ -21,6 +21,7 @@ pub(crate) mod daemon;
 pub(crate) mod fuse;
 pub(crate) mod host;
 pub(crate) mod server;
+pub(crate) mod strict;
 
 /// One test's place: a tmpfs at `root`, gone when this is dropped. Tests run one after the other,
 /// because some of them look at the descriptors of this process.

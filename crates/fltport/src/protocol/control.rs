@@ -22,10 +22,15 @@ pub enum Request {
     Filters = 4,
     /// What its filters are attached to.
     Instances = 5,
+    /// Its mutes and the rules that say what is asked about only.
+    Mutes = 6,
+    /// Why a file is asked about or not: `Explain` of the module beside this one, which has more than the number.
+    Explain = 7,
 }
 
 impl Request {
-    /// The request in these bytes; `None` for one that this version does not know.
+    /// The request in these bytes; `None` for one that this version does not know, and for [`Self::Explain`], which has
+    /// a form of its own.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let value = u32::from_le_bytes(bytes.try_into().ok()?);
@@ -35,6 +40,7 @@ impl Request {
             Self::Connections,
             Self::Filters,
             Self::Instances,
+            Self::Mutes,
         ]
         .into_iter()
         .find(|request| *request as u32 == value)

@@ -36,6 +36,10 @@ pub struct Question {
     pub inode: u64,
     /// The file's size in bytes when the question was asked.
     pub size: u64,
+    /// What the path that the attached file shows is worth: a [`PathValidity`].
+    pub path: u32,
+    /// Zero.
+    pub reserved: u32,
     /// When the operation is decided without this service, in nanoseconds of the system's monotonic clock
     /// (`CLOCK_MONOTONIC`); the message's own deadline is later by what the service may ask for.
     pub deadline: u64,
@@ -53,6 +57,38 @@ impl Question {
     #[must_use]
     pub fn remaining(&self) -> Duration {
         Duration::from_nanos(self.deadline.saturating_sub(crate::clock::system_nanos()))
+    }
+}
+
+/// What the path of a question's file is worth. It is shown by `/proc/self/fd`, for people and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum PathValidity {
+    /// The path that the host's mount namespace shows.
+    Plain = 1,
+    /// That of another mount namespace, which may look like one of the host's and is none.
+    OtherNamespace = 2,
+    /// That inside a layer of an overlay, or of a mount that is in no namespace.
+    Layer = 3,
+    /// The host's own, on an overlay.
+    Overlay = 4,
+    /// The last one that the file had.
+    Unlinked = 5,
+}
+
+impl PathValidity {
+    /// The validity in a question; `None` for one that this version does not know.
+    #[must_use]
+    pub const fn parse(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Plain),
+            2 => Some(Self::OtherNamespace),
+            3 => Some(Self::Layer),
+            4 => Some(Self::Overlay),
+            5 => Some(Self::Unlinked),
+            _ => None,
+        }
     }
 }
 
@@ -91,16 +127,16 @@ pub struct Request {
     pub id: u64,
 }
 
-/// What a service may want.
+/// What a service may want. The numbers are none of those of [`super::mute`], whose requests go the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u32)]
 pub enum Wish {
     /// More time for one question: granted once, as far as the host's configuration allows. The response is the time
     /// left from now, in milliseconds; the service's own clock of the message does not show it.
-    MoreTime = 1,
+    MoreTime = 0x101,
     /// All verdicts of this service are to be forgotten: its rules are other ones now.
-    Forget = 2,
+    Forget = 0x102,
 }
 
 impl Wish {
@@ -108,8 +144,8 @@ impl Wish {
     #[must_use]
     pub const fn parse(value: u32) -> Option<Self> {
         match value {
-            1 => Some(Self::MoreTime),
-            2 => Some(Self::Forget),
+            0x101 => Some(Self::MoreTime),
+            0x102 => Some(Self::Forget),
             _ => None,
         }
     }

@@ -90,6 +90,8 @@ pub(crate) fn ask(
         inode: 0,
         size: 0,
         deadline: wait.map_or(u64::MAX, Question::deadline_in),
+        path: 1,
+        reserved: 0,
     };
     let wait = wait.map_or(Timeout::Never, Timeout::after);
     let file = file.map(|file| Arc::new(file.into()));

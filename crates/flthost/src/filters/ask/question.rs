@@ -9,6 +9,7 @@ use fltport::protocol::file::{self, Answer};
 use fltport::{Pending, SendError};
 
 use super::state::Situation;
+use crate::facts::Validity;
 use crate::fanotify::Operation as Kind;
 use crate::operation::{Operation, Pended, Verdict};
 use crate::policy::Cause;
@@ -55,6 +56,7 @@ pub(super) struct Facts {
     pub(super) key: Option<Key>,
     pid: u32,
     size: u64,
+    path: file::PathValidity,
 }
 
 /// How a question ended.
@@ -86,6 +88,7 @@ impl Facts {
                 .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
                 .unwrap_or(0),
             size: stamp.map_or(0, |stamp| stamp.size),
+            path: worth(operation.facts.validity()),
         }
     }
 
@@ -107,8 +110,21 @@ impl Facts {
             device: id.map_or(0, |id| id.device),
             inode: id.map_or(0, |id| id.inode),
             size: self.size,
+            path: self.path as u32,
+            reserved: 0,
             deadline: file::Question::deadline_in(self.remaining()),
         }
+    }
+}
+
+/// What a path is worth, for services.
+const fn worth(validity: Validity) -> file::PathValidity {
+    match validity {
+        Validity::Plain => file::PathValidity::Plain,
+        Validity::OtherNamespace => file::PathValidity::OtherNamespace,
+        Validity::Layer => file::PathValidity::Layer,
+        Validity::Overlay => file::PathValidity::Overlay,
+        Validity::Unlinked => file::PathValidity::Unlinked,
     }
 }
 
