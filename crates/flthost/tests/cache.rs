@@ -69,12 +69,14 @@ fn content(question: &Message) -> String {
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
-/// Waits until changes to these files are old enough for the cache.
+/// Waits until the last change to a file is old enough for the cache.
 fn age(path: &Path) {
     use std::os::unix::fs::MetadataExt;
-    let changed = fs::metadata(path).unwrap().ctime();
+    let file = fs::metadata(path).unwrap();
     until("the file is old enough", || {
-        clock_gettime(ClockId::Realtime).tv_sec >= changed + 3
+        let now = clock_gettime(ClockId::Realtime);
+        let nanos = now.tv_nsec - file.ctime_nsec();
+        (now.tv_sec - file.ctime()) * 1_000_000_000 + nanos > 1_050_000_000
     });
 }
 

@@ -15,10 +15,11 @@ use rustix::process::Signal;
 fn openers_of_a_killed_worker_are_answered_by_policy() {
     for (policy, fine) in [("crash=allow", true), ("crash=deny", false)] {
         let Some(place) = Place::new() else { return };
-        let file = place.file("file");
+        // Those who open one file share a question.
+        let files = [0, 1, 2].map(|number| place.file(&format!("file{number}")));
         let host = Host::start(&place, &["--policy", policy, "--deadline-ms", "60000"]);
         let service = host.connect();
-        let openers: Vec<_> = (0..3).map(|_| start_opener(&file)).collect();
+        let openers = files.each_ref().map(|file| start_opener(file));
         let held: Vec<_> = (0..3).map(|_| service.next_message().unwrap()).collect();
         let (old, start) = (host.worker(), Instant::now());
         host.kill_worker();
@@ -34,7 +35,7 @@ fn openers_of_a_killed_worker_are_answered_by_policy() {
         assert_ne!(host.worker(), old);
         drop(held);
         let _service = host.serve(|_, question| allow(question));
-        assert!(opens(&file));
+        assert!(opens(&files[0]));
     }
 }
 

@@ -67,7 +67,8 @@ impl Filter for Stubborn {
     }
 
     fn pre_operation(&self, operation: &Operation) -> Pre {
-        let path = operation.path().unwrap_or_default();
+        let path = operation.path().map(|path| path.path.clone());
+        let path = path.unwrap_or_default();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match (&*name, operation.is_repeated()) {
             ("block-in-triage", false) | ("block-in-questions", true) => block(),
@@ -107,7 +108,7 @@ impl Filter for Below {
     fn pre_operation(&self, operation: &Operation) -> Pre {
         if operation
             .path()
-            .is_some_and(|path| path.ends_with("block-below"))
+            .is_some_and(|path| path.path.ends_with("block-below"))
         {
             block();
         }

@@ -295,9 +295,12 @@ fn what_waits_on_a_filesystem_that_vanishes_is_still_decided() {
     let events = host.listen();
     mount(&point);
     told(&events, "guarded", &point);
-    let file = bad_beforehand(&point);
+    // Those who open one file share a question.
+    let (one, other) = (bad_beforehand(&point), point.join("other"));
+    fs::rename(&one, &other).unwrap();
+    let one = bad_beforehand(&point);
     let client = host.connect();
-    let (answered, undecided) = (start_opener(&file), start_opener(&file));
+    let (answered, undecided) = (start_opener(&one), start_opener(&other));
     let question = client.next_message().unwrap();
     let _held = client.next_message().unwrap();
     assert!(run("umount", ["-l", text(&point)]));
