@@ -72,7 +72,7 @@ impl Journal {
         Ok(Self { words })
     }
 
-    /// An operation was read: its number is in use until [`Self::clear`].
+    /// An operation was read: its number is in use until [`Self::claim`].
     pub(crate) fn note(&self, number: i32, owed: Owed) {
         let Some((word, facts)) = self.number(number) else {
             return;
