@@ -172,6 +172,10 @@ pub(crate) struct GuardArgs {
     #[arg(long)]
     pub(crate) no_mounts: bool,
 
+    /// Guard a directory that is no mount point, and has more than 10,000 directories
+    #[arg(long)]
+    pub(crate) many_directories: bool,
+
     /// Guard network and FUSE filesystems below a guarded directory too
     #[arg(long, conflicts_with = "no_mounts")]
     pub(crate) remote: bool,

@@ -97,6 +97,8 @@ pub(crate) struct HostRequest {
     pub(crate) onlys: Vec<String>,
     /// The host's default otherwise.
     pub(crate) deadline_ms: Option<u32>,
+    /// Whether a tree may have very many directories.
+    pub(crate) many_directories: bool,
     /// Which other filesystems are guarded that are mounted below the directories.
     pub(crate) mounts: Mounts,
     /// Where ports are.
@@ -273,6 +275,9 @@ impl HostRequest {
             Mounts::All => arguments.push("--remote".into()),
             Mounts::Nothing => arguments.push("--no-mounts".into()),
         }
+        if self.many_directories {
+            arguments.push("--many-directories".into());
+        }
         arguments.push("--lifeline".into());
         arguments
     }
@@ -294,6 +299,7 @@ fn demo(args: DemoArgs, port_directory: Option<PathBuf>, here: &Surroundings) ->
         mutes: Vec::new(),
         onlys: Vec::new(),
         deadline_ms: Some(DEMO_DEADLINE_MS),
+        many_directories: false,
         mounts: Mounts::Local,
         port_directory,
     };
@@ -343,6 +349,7 @@ fn guard(
         mutes: args.mutes,
         onlys: args.onlys,
         deadline_ms: args.deadline_ms,
+        many_directories: args.many_directories,
         mounts: match (args.no_mounts, args.remote) {
             (true, _) => Mounts::Nothing,
             (_, true) => Mounts::All,

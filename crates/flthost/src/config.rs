@@ -39,6 +39,8 @@ pub struct Config {
     pub more_time: Duration,
     /// The port directory, instead of this user's usual one.
     pub port_directory: Option<PathBuf>,
+    /// A guarded directory that is no mount point may have more than 10,000 directories.
+    pub many_directories: bool,
     /// Take everything over from the host of this name that runs, and let that one end.
     pub take_over: bool,
     /// End when standard input does.
@@ -68,6 +70,7 @@ impl Config {
             cache: CacheMode::default(),
             more_time: Duration::from_secs(8),
             port_directory: None,
+            many_directories: false,
             take_over: false,
             lifeline: false,
             mounts: true,

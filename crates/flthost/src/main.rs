@@ -77,6 +77,9 @@ struct Arguments {
     /// Where ports live, instead of the usual place
     #[arg(long, value_name = "DIR")]
     port_directory: Option<PathBuf>,
+    /// Guard a directory that is no mount point, and has more than 10,000 directories
+    #[arg(long)]
+    many_directories: bool,
     /// Take over from the host of the same name that runs, without an operation being lost; it ends
     #[arg(long)]
     take_over: bool,
@@ -133,6 +136,7 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         cache: arguments.cache,
         more_time: Duration::from_millis(arguments.more_time_ms),
         port_directory: arguments.port_directory,
+        many_directories: arguments.many_directories,
         take_over: arguments.take_over,
         lifeline: arguments.lifeline,
         mounts: !arguments.no_mounts,

@@ -29,8 +29,14 @@ impl Guarded {
     }
 }
 
+/// Directories that a tree may have without a word: beyond, marking and following take noticeable time and memory of the
+/// kernel.
+const DIRECTORIES: u64 = 10_000;
+
 /// Marks what is guarded. A restarted worker finds the marks of the first: what fails then is said, and guarding goes on.
-pub(crate) fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, String> {
+///
+/// `many`: a tree may have more than [`DIRECTORIES`].
+pub(crate) fn mark(guarded: &[Guarded], first: bool, many: bool) -> Result<Vec<Guard>, String> {
     let mut guards = Vec::new();
     for guarded in guarded {
         let target = &guarded.target;
@@ -49,6 +55,13 @@ pub(crate) fn mark(guarded: &[Guarded], first: bool) -> Result<Vec<Guard>, Strin
                 MarkedTree::default()
             }
         };
+        if first && !many && marked.directories > DIRECTORIES {
+            return Err(format!(
+                "{} has {} directories, and each needs a mark of its own: guard the mount point that it is on, or add --many-directories",
+                target.path().display(),
+                marked.directories
+            ));
+        }
         if target.kind() == TargetKind::Filesystem {
             guarded.pair.set_whole();
             // What an earlier worker's services have found clean is for this one's to say again.

@@ -137,8 +137,9 @@ impl Supervisor<'_> {
     fn run(&mut self) -> Result<Ending, StartError> {
         let mut settled = None;
         loop {
-            // Only the first worker may fail for good: behind a later one operations wait, and marks are set.
-            let first = settled.is_none();
+            // Only the first worker may fail for good: behind a later one, and behind one that follows an older host's,
+            // operations wait, and marks are set.
+            let first = settled.is_none() && !self.config.take_over;
             let ended = match self.start_worker(settled) {
                 Ok(worker) => self.watch(worker),
                 Err(error) if first => {

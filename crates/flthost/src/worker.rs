@@ -107,6 +107,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     close_number(start.parents_end);
     let config = start.config;
     let (held, journal) = (start.held, start.held.journal);
+    // Nothing is guarded yet: what cannot be done ends the start, and harms nobody.
+    let fresh = start.settled.is_none() && !config.take_over;
     lock_memory();
     let cache = Arc::new(Cache::new(config.cache_mode(), held.pairs.clone()));
     let decider = Arc::new(Decider::new(
@@ -248,7 +250,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         )?),
         None => None,
     };
-    if let Some(scanner) = scanner.as_ref().filter(|_| start.settled.is_none()) {
+    if let Some(scanner) = scanner.as_ref().filter(|_| fresh) {
         wait_for_service(&ask, scanner)?;
     }
     if returns && config.scanner.is_none() {
@@ -258,7 +260,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
             ask.expect_service(false);
         })?;
     }
-    let guards = mark(&held.guarded, start.settled.is_none())?;
+    let guards = mark(&held.guarded, fresh, config.many_directories)?;
     let helpers = Helpers {
         start_readers: Box::new(move |place| threads.start(place)),
         events: Some(Arc::clone(&events)),

@@ -196,3 +196,28 @@ fn without_a_host_there_is_nothing_to_take_over() {
     let _stranger = UnixListener::bind(folder.join("handover")).unwrap();
     assert_eq!(refused(&mut command).0, Some(2));
 }
+
+#[test]
+fn a_next_host_whose_scanner_cannot_start_lets_nothing_through() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let Some(scanner) = common::host::scanner() else {
+        println!("skipped: no fltscand beside flthostd");
+        return;
+    };
+    let file = place.file("file");
+    let rules = place.outside("rules").join("bad.yar");
+    std::fs::write(&rules, "rule bad { condition: nonsense }").unwrap();
+    let mut host = Host::start(&place, &["--strict"]);
+    let worker = host.worker();
+    let mut command = command(&host.ports);
+    command.args(["--take-over", "--strict", "--guard", text(&place.root)]);
+    command.args(["--scanner", text(&scanner), "--rules", text(&rules)]);
+    let new = Host::spawn(&mut command, host.ports.clone());
+    assert_eq!(host.ended().code(), Some(4));
+    until("the new one answers", || {
+        new.connect_to("control").is_some() && new.worker() != worker
+    });
+    assert!(!opens(&file));
+}

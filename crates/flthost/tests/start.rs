@@ -188,3 +188,28 @@ fn without_its_scanner_or_its_rules_a_host_says_so_and_guards_by_policy() {
         until("attempts leave no descriptors", || descriptors() <= before);
     }
 }
+
+#[test]
+fn a_tree_of_very_many_directories_is_guarded_only_if_that_is_wanted() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let top = place.dir("tree");
+    (0..10_001).for_each(|number| fs::create_dir(top.join(number.to_string())).unwrap());
+    let file = place.file("tree/77/file");
+    let ports = place.outside("ports");
+    let guard = |more: &[&str]| {
+        let mut command = command(&ports);
+        command.args(["--no-scanner", "--strict", "--guard", text(&top)]);
+        command.args(more);
+        command
+    };
+    let (code, said) = refused(&mut guard(&[]));
+    assert_eq!(code, Some(2));
+    for word in ["10002 directories", "mount point", "--many-directories"] {
+        assert!(said.contains(word), "{said}");
+    }
+    assert!(opens(&file));
+    let _host = Host::run(&mut guard(&["--many-directories"]), ports.clone());
+    assert!(!opens(&file));
+}
