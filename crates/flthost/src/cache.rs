@@ -197,7 +197,9 @@ impl Cache {
 
     /// The stamp of a file that may be kept at all.
     fn stamp_of<'a>(&self, operation: &'a Operation) -> Option<&'a Stamp> {
-        let stamp = operation.stamp().filter(|stamp| stamp.is_file());
+        let stamp = operation
+            .stamp()
+            .filter(|stamp| stamp.is_file() && !operation.passing);
         stamp.filter(|_| self.mode != CacheMode::Off)
     }
 

@@ -17,18 +17,19 @@ use crate::supervisor_memory::Owed;
 /// Time for readers to finish what they have in their hands.
 const HALT: Duration = Duration::from_millis(500);
 
-/// Waits for the next host, as often as it takes, and gives it everything: `true`. `false`: nobody can come.
-pub(crate) fn keep_door(config: &Config, held: &Held, readers: &Readers) -> bool {
+/// Waits for the next host, as often as it takes, and gives it everything; it waits to hear that this one is gone. Nothing:
+/// nobody can come.
+pub(crate) fn keep_door(config: &Config, held: &Held, readers: &Readers) -> Option<Wire> {
     let door = match Door::open(config) {
         Ok(door) => door,
         Err(error) => {
             say(format_args!("no other host can take over: {error}"));
-            return false;
+            return None;
         }
     };
     loop {
         let given = door.next().and_then(|wire| {
-            let given = give(&wire, held, readers);
+            let given = give(&wire, held, readers).map(|()| wire);
             if given.is_err() {
                 // Nothing has changed hands: this host goes on.
                 readers.halt.go_on();
@@ -36,7 +37,7 @@ pub(crate) fn keep_door(config: &Config, held: &Held, readers: &Readers) -> bool
             given
         });
         match given {
-            Ok(()) => return true,
+            Ok(wire) => return Some(wire),
             Err(error) => say(format_args!(
                 "a handover has failed, and this host goes on: {error}"
             )),
@@ -93,6 +94,13 @@ fn give(wire: &Wire, held: &Held, readers: &Readers) -> io::Result<()> {
     let sent = send_pending(wire, &given);
     if sent.is_err() {
         decide(held, &given);
+    } else {
+        held.journal.hand_over();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "descriptors only: closing one of a hung filesystem would wait, and this process ends"
+        )]
+        std::mem::forget(given);
     }
     sent
 }

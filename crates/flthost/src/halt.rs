@@ -61,9 +61,11 @@ impl Halt {
     pub(crate) fn stop(&self, readers: usize, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         let mut state = self.lock();
-        state.wanted = true;
-        // A pipe that nobody reads has room for this.
-        rustix::io::write(&self.ring, &[1]).ok();
+        // Rung once: it is silenced once.
+        if !std::mem::replace(&mut state.wanted, true) {
+            // A pipe that nobody reads has room for this.
+            rustix::io::write(&self.ring, &[1]).ok();
+        }
         while state.halted < readers {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -106,9 +108,18 @@ mod tests {
             let reader = scope.spawn(|| halt.pass());
             assert!(halt.stop(1, Duration::from_secs(20)));
             assert!(!reader.is_finished());
+            // Also asked for twice, the bell is silent afterwards.
+            assert!(halt.stop(1, Duration::ZERO));
             halt.go_on();
             reader.join().unwrap();
         });
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let bell = halt.bell();
+        let bell = rustix::event::PollFd::new(&bell, rustix::event::PollFlags::IN);
+        assert_eq!(rustix::event::poll(&mut [bell], Some(&now)), Ok(0));
         halt.pass();
     }
 }

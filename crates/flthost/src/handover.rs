@@ -8,7 +8,8 @@
 //!   next host                    old worker
 //!   HELLO            ──────▶     readers stop
 //!                    ◀──────     Room, Pair..., Guard..., Pending..., End   (with descriptors)
-//!   TAKEN            ──────▶     ends; its supervisor ends with it
+//!   TAKEN            ──────▶     gives its names back
+//!                    ◀──────     GONE; it ends, and its supervisor with it
 //! ```
 
 use std::fs;
@@ -46,6 +47,8 @@ pub(crate) enum Frame {
     End,
     /// The next host has everything.
     Taken,
+    /// The old host has given its names back, and does nothing more.
+    Gone,
 }
 
 /// An operation that waits for an answer, as one host tells another of it.
@@ -110,6 +113,7 @@ impl Frame {
             Self::Words => bytes.push(6),
             Self::End => bytes.push(7),
             Self::Taken => bytes.push(8),
+            Self::Gone => bytes.push(9),
         }
         bytes
     }
@@ -149,6 +153,7 @@ impl Frame {
             6 => Self::Words,
             7 => Self::End,
             8 => Self::Taken,
+            9 => Self::Gone,
             _ => return None,
         };
         rest.is_empty().then_some(frame)
@@ -341,6 +346,7 @@ mod tests {
             Frame::Words,
             Frame::End,
             Frame::Taken,
+            Frame::Gone,
         ] {
             let bytes = frame.to_bytes();
             assert_eq!(Frame::from_bytes(&bytes).as_ref(), Some(&frame));
@@ -350,7 +356,7 @@ mod tests {
         for bytes in [
             &b""[..],
             b"flh1",
-            b"flh1\x09",
+            b"flh1\x0a",
             b"flh1\x02\0\0",
             b"flh1\x01more",
         ] {

@@ -32,13 +32,20 @@ pub(crate) fn strip(process: Pid) {
         let Some(pidfd) = pidfd else { continue };
         for (number, link) in links(&thread.join("fd")) {
             // What this process has too, it has from the supervisor: it is not the dead one's to lose.
+            // Nothing else is fetched: closing a copy of a hung filesystem's file would wait for it.
             if !own.contains(&link)
+                && is_ours(&link)
                 && let Ok(file) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())
             {
                 let_go(&file, &link);
             }
         }
     }
+}
+
+fn is_ours(link: &OsString) -> bool {
+    let link = link.to_string_lossy();
+    link.starts_with("socket:") || link.ends_with(".lock")
 }
 
 fn let_go(file: &OwnedFd, link: &OsString) {

@@ -32,7 +32,15 @@ pub(crate) struct Mount {
 impl Mount {
     /// Whether the other is this mount, perhaps moved to another place.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (self.id, self.device, &self.root) == (other.id, other.device, &other.root)
+        let all = |mount: &Self| {
+            (
+                mount.id,
+                mount.device,
+                mount.root.clone(),
+                mount.kind.clone(),
+            )
+        };
+        all(self) == all(other)
     }
 
     /// Whether its filesystem is a server's or a daemon's, who may keep whoever uses it waiting for ever.

@@ -35,6 +35,8 @@ pub struct Operation {
     pub(crate) read_at: u64,
     /// Somebody could write to the file then.
     pub(crate) written: bool,
+    /// Its filesystem may go, and come back otherwise than it was.
+    pub(crate) passing: bool,
     /// What is looked up when it is asked for.
     pub(crate) facts: Facts,
 }

@@ -41,6 +41,8 @@ pub struct Pair {
     open_until: OnceLock<Instant>,
     /// Whether closing one of its files may wait for somebody.
     pub(crate) slow: bool,
+    /// Whether it is for filesystems that come and go: one that comes back may have changed meanwhile without a trace.
+    pub(crate) spare: bool,
 }
 
 /// What triage knows of a file and the group of questions.
@@ -48,12 +50,13 @@ pub struct Pair {
 enum Gate {
     /// Its opens are not seen there.
     KeptOut,
-    /// Operations of these processes are on their way there.
+    /// Operations were sent there; those of these processes may be on their way. Once one was, the file is never kept out
+    /// again: what triage allowed arrives there too, perhaps from the same process, and must not pass for what was sent.
     Sent(Vec<Option<Pid>>),
 }
 
-/// Files that are kept out at a time.
-const KEPT: usize = 65_536;
+/// Files that account is kept of; each takes some 64 bytes.
+const KEPT: usize = 262_144;
 
 /// What a group is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,7 @@ impl Pair {
             is_whole: AtomicBool::new(false),
             open_until: OnceLock::new(),
             slow: false,
+            spare: false,
         })
     }
 
@@ -101,6 +105,10 @@ impl Pair {
         if gate.len() >= KEPT {
             // Their marks stay: all that is lost is that the next open of each is not counted.
             gate.retain(|_, state| matches!(state, Gate::Sent(_)));
+        }
+        // No more accounts can be kept: nothing more is kept out, which is slower, and lets nobody past.
+        if gate.len() >= KEPT {
+            return false;
         }
         match gate.entry(id) {
             Entry::Occupied(state) => matches!(state.get(), Gate::KeptOut),
@@ -134,7 +142,7 @@ impl Pair {
             return false;
         }
         let gate = self.lock();
-        !matches!(gate.get(&stamp.id), Some(Gate::Sent(_)))
+        !matches!(gate.get(&stamp.id), Some(Gate::Sent(pids)) if !pids.is_empty())
             && self.questions.ignore_evictable(file, kind).is_ok()
     }
 
@@ -174,6 +182,10 @@ impl Pair {
         let mut gate = self.lock();
         // As a rule it was not marked.
         self.questions.unignore(file).ok();
+        if gate.len() >= KEPT && !gate.contains_key(&id) {
+            // Nothing is kept out any more, so nobody needs this account.
+            return;
+        }
         match gate.entry(id).or_insert(Gate::KeptOut) {
             Gate::Sent(pids) => pids.push(pid),
             kept => *kept = Gate::Sent(vec![pid]),
@@ -183,15 +195,10 @@ impl Pair {
     /// An operation has come to the group of questions.
     pub(crate) fn arrived(&self, id: FileId, pid: Option<Pid>) {
         let mut gate = self.lock();
-        if let Entry::Occupied(mut entry) = gate.entry(id)
-            && let Gate::Sent(sent) = entry.get_mut()
+        if let Some(Gate::Sent(sent)) = gate.get_mut(&id)
+            && let Some(place) = sent.iter().position(|other| *other == pid)
         {
-            if let Some(place) = sent.iter().position(|other| *other == pid) {
-                sent.swap_remove(place);
-            }
-            if sent.is_empty() {
-                entry.remove();
-            }
+            sent.swap_remove(place);
         }
     }
 
@@ -203,7 +210,7 @@ impl Pair {
             Gate::KeptOut => true,
             Gate::Sent(sent) => {
                 sent.retain(|pid| pid.is_none_or(|pid| !is_dead(pid)));
-                !sent.is_empty()
+                true
             }
         });
     }
@@ -225,6 +232,7 @@ impl Pair {
         triage: OwnedFd,
         questions: OwnedFd,
         slow: bool,
+        spare: bool,
     ) -> Self {
         let group = |fd, role| Group::from_fd(fd).journaled(journal, 2 * place + role);
         Self {
@@ -235,6 +243,7 @@ impl Pair {
             open_until: OnceLock::new(),
             filesystem: OnceLock::new(),
             slow,
+            spare,
         }
     }
 
@@ -326,5 +335,25 @@ mod tests {
         // The first open of a kept file is seen in both groups, whatever is marked meanwhile.
         assert_eq!(twice(&first), [false, true]);
         assert_eq!(twice(&next), [false, false]);
+    }
+
+    #[test]
+    fn a_file_that_something_was_sent_for_is_never_kept_out_again() {
+        let journal = Journal::new(100).unwrap();
+        let Ok(pair) = Pair::new(0, journal) else {
+            println!("skipped: no fanotify group");
+            return;
+        };
+        let file = rustix::fs::memfd_create(c"sent", MemfdFlags::CLOEXEC).unwrap();
+        let id = Stamp::of(file.as_fd()).unwrap().id;
+        let pid = Some(rustix::process::getpid());
+        pair.send(file.as_fd(), id, pid);
+        // What arrives may be another operation of the same process, which triage has allowed.
+        pair.arrived(id, pid);
+        pair.forget_dead();
+        assert_eq!(
+            [0; 2].map(|_| pair.keep_out(file.as_fd(), id)),
+            [false, false]
+        );
     }
 }

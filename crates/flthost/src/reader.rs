@@ -105,11 +105,11 @@ impl Readers {
         let work = pulse.this_thread();
         let group = pair.group(role);
         let mut buffer = EventBuffer::with_capacity(BATCH);
-        self.running.fetch_add(1, Ordering::Relaxed);
         // A thread of the supervisor may still be inside this group's filesystem.
         while self.journal.owner(place) == Owner::Supervisor {
             thread::sleep(FOREIGN);
         }
+        self.running.fetch_add(1, Ordering::Relaxed);
         loop {
             let bell = self.halt.bell();
             let mut fds = [
@@ -125,8 +125,8 @@ impl Readers {
                 self.halt.pass();
                 continue;
             }
-            self.journal.inside(place, true);
             closer.inspect(|closer| closer.wait_for_room());
+            self.journal.inside(place, true);
             let batch = group.read(&mut buffer, self.defaults);
             self.journal.inside(place, false);
             match batch {
@@ -194,6 +194,7 @@ impl Readers {
             stamp,
             read_at,
             written,
+            passing: pair.spare,
             facts,
         };
         let name = Arc::clone(&operation.name);

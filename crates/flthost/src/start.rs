@@ -116,7 +116,7 @@ impl Held {
         for target in targets {
             let pair = match held.pair_of(target.device()) {
                 Some(pair) => pair,
-                None => held.add_pair(may_wait(target.as_fd()))?,
+                None => held.add_pair(may_wait(target.as_fd()), false)?,
             };
             // Now, because asking a filesystem that hangs would hold up whoever asks.
             if let Some(filesystem) = Filesystem::of(&target) {
@@ -136,7 +136,7 @@ impl Held {
         let spares = if scarce { SPARES_SCARCE } else { SPARES };
         for _ in 0..spares {
             // One for a remote filesystem must not be held up by its closes.
-            held.add_pair(config.remote)?;
+            held.add_pair(config.remote, true)?;
         }
         Ok((held, Handed::default()))
     }
@@ -172,12 +172,12 @@ impl Held {
         same.map(|other| Arc::clone(&other.pair))
     }
 
-    fn add_pair(&mut self, slow: bool) -> Result<Arc<Pair>, StartError> {
+    fn add_pair(&mut self, slow: bool, spare: bool) -> Result<Arc<Pair>, StartError> {
         if 2 * self.pairs.len() + 2 > GROUPS_MAX {
             return Err(StartError::TooManyFilesystems);
         }
         let mut pair = Pair::new(self.pairs.len(), self.journal)?;
-        pair.slow = slow;
+        (pair.slow, pair.spare) = (slow, spare);
         let pair = Arc::new(pair);
         self.pairs.push(Arc::clone(&pair));
         Ok(pair)

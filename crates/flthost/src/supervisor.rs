@@ -84,6 +84,8 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
         libc::SIGHUP,
         libc::SIGPIPE,
         libc::SIGUSR1,
+        // Whoever breaks a lease that the worker has for a moment has the kernel send this, which would end the worker.
+        libc::SIGIO,
     ];
     let signals = take_signals(&signals).map_err(system("cannot take signals"))?;
     let groups = held.groups();
@@ -150,6 +152,11 @@ impl Supervisor<'_> {
                     Ended::Alone(worker::EXIT_CANNOT_START)
                 }
             };
+            // The next host holds the groups, however this worker has ended: there is nothing to settle, and nothing ends
+            // with this process.
+            if self.held.journal.is_handed_over() {
+                return Ok(Ending::HandedOver);
+            }
             let code = match ended {
                 Ended::Alone(code) => code,
                 Ended::Told(told) => {
@@ -157,10 +164,6 @@ impl Supervisor<'_> {
                     return Ok(Ending::Told);
                 }
             };
-            // The next host holds the groups: there is nothing to settle, and nothing ends with this process.
-            if code == worker::EXIT_HANDED_OVER {
-                return Ok(Ending::HandedOver);
-            }
             if first && code == worker::EXIT_CANNOT_START {
                 return Err(StartError::System(
                     "the worker could not start",
@@ -403,6 +406,8 @@ impl Supervisor<'_> {
     }
 
     fn start_follower(&self) -> io::Result<Running> {
+        // Where the dead worker's threads were says nothing of this one's.
+        self.held.journal.forget();
         let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let tell_of_parent = tell.as_raw_fd();
         let child = fork_beside_keepers(|| {

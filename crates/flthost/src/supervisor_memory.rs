@@ -207,6 +207,16 @@ impl Journal {
         word.checked_sub(TAKEN)
     }
 
+    /// Another host has everything: whatever becomes of this worker, nothing is this host's to decide any more.
+    pub(crate) fn hand_over(&self) {
+        self.header(HANDED).store(1, Ordering::Release);
+    }
+
+    /// Whether another host has everything.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.header(HANDED).load(Ordering::Acquire) != 0
+    }
+
     /// The worker lives and gets on.
     pub(crate) fn beat(&self) {
         self.header(PULSE).fetch_add(1, Ordering::Release);
@@ -268,6 +278,7 @@ const OWNED: usize = GROUPS_MAX - 1;
 
 const PULSE: usize = 0;
 const HIGHEST: usize = 1;
+const HANDED: usize = 2;
 const OWNERS: usize = 8;
 const INSIDE: usize = OWNERS + GROUPS_MAX;
 const SPARE: usize = INSIDE + GROUPS_MAX;

@@ -40,6 +40,7 @@ pub(crate) fn take_over(config: &Config, descriptors: u32) -> Result<(Held, Hand
     }
     // Until the old worker is gone its ports have their names.
     match wire.receive() {
+        Ok((Frame::Gone, _)) => Ok(taken),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(taken),
         Err(error) => Err(failed(error)),
         Ok(_) => Err(failed(io::ErrorKind::InvalidData.into())),
@@ -75,7 +76,10 @@ fn take(wire: &Wire, config: &Config, descriptors: u32) -> io::Result<(Held, Han
             (Frame::Pair { slow, spare }, Ok([triage, questions])) => {
                 let place = held.pairs.len();
                 journal.set_spare(place, spare);
-                let pair = Pair::from_fds(place, journal, triage, questions, slow);
+                let spare_pair = place >= held.first_spare;
+                // This host may take remote filesystems in where the old one did not.
+                let slow = slow || spare_pair && config.remote;
+                let pair = Pair::from_fds(place, journal, triage, questions, slow, spare_pair);
                 held.pairs.push(Arc::new(pair));
             }
             (Frame::Guard { pair, path }, Ok([dir, watch])) => {

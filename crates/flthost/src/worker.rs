@@ -24,7 +24,7 @@ use crate::filter::Altitude;
 use crate::filters::{Ask, Cached, Mute, Trace};
 use crate::giving::keep_door;
 use crate::halt::Halt;
-use crate::handover::remove_door;
+use crate::handover::{Frame, remove_door};
 use crate::lingering;
 use crate::marking::{keep_following, mark};
 use crate::mutes::Mutes;
@@ -300,6 +300,8 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
             settled,
         });
     }
+    // The next host, which waits to hear that this one is gone.
+    let waiting = Mutex::new(None);
     thread::scope(|scope| {
         for guarded in &held.guarded {
             scope.spawn(move || keep_following(guarded));
@@ -308,8 +310,10 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         let (given, give) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| format!("cannot make a pipe: {error}"))?;
         let giver = Arc::clone(&readers);
+        let waiting = &waiting;
         scope.spawn(move || {
-            if keep_door(config, held, &giver) {
+            if let Some(wire) = keep_door(config, held, &giver) {
+                *waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire);
                 drop(give);
             } else {
                 // The pipe stays open, or it would mean the end.
@@ -321,6 +325,10 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         if wait_for_end(&start, &given, &control) {
             // What waits is the next host's: nothing is decided here any more, and the names are wanted.
             drop(names);
+            if let Some(wire) = &*waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+                // Whoever does not hear it sees the end of this process.
+                wire.send(&Frame::Gone, &[]).ok();
+            }
             end_process(EXIT_HANDED_OVER)
         }
         // Threads that read or follow end with the process; everything else is put away in order.

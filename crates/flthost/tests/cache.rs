@@ -427,3 +427,48 @@ fn a_service_gets_more_time_for_a_question_once() {
     assert!(seen.longest() < Duration::from_millis(1_400), "{seen:?}");
     drop(question);
 }
+
+#[test]
+fn nothing_is_kept_of_a_filesystem_that_may_come_back_otherwise() {
+    let Some(place) = Place::new() else { return };
+    let point = place.dir("point");
+    let host = Host::start(&place, &["--strict"]);
+    let judge = Judge::new(&host);
+    assert!(run("mount", ["-t", "tmpfs", "none", text(&point)]));
+    let file = point.join("file");
+    until("it is guarded", || {
+        let before = judge.asked();
+        fs::write(&file, "content").unwrap();
+        judge.asked() > before
+    });
+    age(&file);
+    let before = judge.asked();
+    assert!(opens(&file) && opens(&file));
+    assert_eq!(judge.asked(), before + 2);
+}
+
+#[test]
+fn whoever_breaks_a_lease_of_the_host_does_not_end_it() {
+    let Some(place) = Place::new() else { return };
+    let file = place.file("file");
+    let host = Host::start(&place, &STRICT);
+    let _judge = Judge::new(&host);
+    let worker = host.worker();
+    let status = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let blocked = u64::from_str_radix(blocked.unwrap().trim(), 16).unwrap();
+    assert_ne!(blocked & (1 << (libc::SIGIO - 1)), 0);
+    // Truncation breaks leases, and raises no question.
+    let script = format!(
+        "import os\nfor i in range(20000): os.truncate({:?}, 10)",
+        text(&file)
+    );
+    let mut breaker = std::process::Command::new("python3")
+        .args(["-c", &script])
+        .spawn()
+        .unwrap();
+    while breaker.try_wait().unwrap().is_none() {
+        opens(&file);
+    }
+    assert_eq!(host.worker(), worker);
+}

@@ -191,6 +191,11 @@ impl Question {
                 (false, false, Situation::Busy) => {
                     policy(Cause::Overload, "the services were busy")
                 }
+                // It answers others: it is this file that takes so long.
+                (false, true, Situation::Busy) => policy(
+                    Cause::Unscannable,
+                    "the service took too long for this file",
+                ),
                 _ => policy(Cause::Timeout, ""),
             },
             Err(AskError::Send(SendError::Refused(status))) => {

@@ -260,11 +260,21 @@ impl State {
         let (&token, question) = self.questions.iter_mut().find(|(_, question)| {
             question.facts.id == id && question.place == Place::With(service) && !question.extended
         })?;
-        self.times.remove(&(question.facts.deadline, token));
         question.extended = true;
-        question.facts.deadline += by;
-        self.times.insert((question.facts.deadline, token));
-        Some(question.facts.remaining())
+        let flight = question.facts.key.filter(|_| question.leads);
+        let flight = flight.and_then(|key| self.flights.get(&key));
+        // Those who wait for its answer have the time that they would have had alone.
+        let followers = flight.map(|flight| [&flight.early[..], &flight.late[..]].concat());
+        for token in followers.into_iter().flatten().chain([token]) {
+            if let Some(question) = self.questions.get_mut(&token) {
+                self.times.remove(&(question.facts.deadline, token));
+                question.facts.deadline += by;
+                self.times.insert((question.facts.deadline, token));
+            }
+        }
+        self.questions
+            .get(&token)
+            .map(|question| question.facts.remaining())
     }
 
     /// Services connected, questions with them, questions that wait.
