@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::cache::CacheMode;
 use crate::fanotify::{Defaults, Operation as Kind, Response};
-use crate::filter::Filter;
+use crate::filter::{Altitude, Filter};
+use crate::filters::Agree;
 use crate::mutes::Sort;
 use crate::policy::{Cause, Policies};
 use crate::rule::Rule;
-use crate::worker::CACHED;
+use crate::service_port::{SCAN, ServicePort};
 
 /// The configuration of one filter host.
 #[derive(Clone, Debug)]
@@ -21,8 +22,10 @@ pub struct Config {
     pub guards: Vec<PathBuf>,
     /// What is not asked about, and what is asked about only.
     pub mutes: Vec<(Sort, Rule)>,
-    /// Whether services may ask for mutes of their own.
-    pub grant_mutes: bool,
+    /// The ports at which services are asked: higher altitudes first, each only about what those above let go on.
+    pub services: Vec<ServicePort>,
+    /// What counts where several are asked side by side, as they are at one altitude.
+    pub agree: Agree,
     /// Rules for the scanner: a file or a directory; its built-in rule without.
     pub rules: Option<PathBuf>,
     /// The scanner's program; none is started without.
@@ -61,7 +64,8 @@ impl Config {
             instance: None,
             guards: guards.into_iter().map(Into::into).collect(),
             mutes: Vec::new(),
-            grant_mutes: false,
+            services: vec![ServicePort::new(SCAN)],
+            agree: Agree::All,
             rules: None,
             scanner: None,
             policies: Policies::lenient(),
@@ -79,6 +83,12 @@ impl Config {
         }
     }
 
+    /// Right above all services.
+    pub(crate) fn cached_altitude(&self) -> Altitude {
+        let highest = self.services.iter().map(|port| port.altitude.0).max();
+        Altitude(highest.map_or(0, |highest| highest.saturating_add(1)))
+    }
+
     /// Where verdicts may be kept beside these filters.
     pub(crate) fn cache_mode(&self) -> CacheMode {
         let must_see = |filter: &&Arc<dyn Filter>| !filter.may_be_skipped();
@@ -91,7 +101,7 @@ impl Config {
         match lowest {
             None => self.cache,
             // Filters above see every open before the worker's cache does.
-            Some(lowest) if lowest > CACHED => self.cache.min(CacheMode::Worker),
+            Some(lowest) if lowest > self.cached_altitude() => self.cache.min(CacheMode::Worker),
             Some(_) => CacheMode::Off,
         }
     }

@@ -13,10 +13,11 @@ use crate::decision::Decider;
 use crate::events::Guard;
 use crate::explain::{Watched, explain};
 use crate::fanotify::Notifier;
-use crate::filters::{Ask, Trace};
+use crate::filters::Trace;
 use crate::mutes::Mutes;
 use crate::notice::Notices;
 use crate::policy::{Actions, Policies};
+use crate::services::Services;
 use crate::stack::Stack;
 use crate::volumes::Volumes;
 
@@ -26,7 +27,7 @@ pub struct Control {
     pub(crate) config: Config,
     pub(crate) decider: Arc<Decider>,
     pub(crate) stack: Arc<Stack>,
-    pub(crate) ask: Ask,
+    pub(crate) services: Arc<Services>,
     pub(crate) trace: Arc<Trace>,
     /// The supervisor's process; 0 when it has died.
     pub(crate) supervisor: AtomicU32,
@@ -89,7 +90,7 @@ impl Control {
         let counters = self.decider.counters();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let policies = self.decider.policies();
-        let (services, asked, waiting) = self.ask.load();
+        let (services, asked, waiting) = self.services.load();
         let (opens, execs) = self.trace.counts();
         json!({
             "instance": self.config.instance,
@@ -97,7 +98,7 @@ impl Control {
             "worker": std::process::id(),
             "supervisor": self.supervisor.load(Ordering::Relaxed),
             "monitor": self.config.monitor,
-            "grants_mutes": self.config.grant_mutes,
+            "grants_mutes": self.config.services.iter().any(|port| port.grant_mutes),
             "policies": policies_of(policies),
             "operations": {
                 "pending": self.decider.pending(), "with_services": asked, "waiting": waiting,
@@ -109,6 +110,7 @@ impl Control {
                 "unopenable": count(&counters.unopenable), "unlogged": count(&counters.unlogged),
             },
             "services": services,
+            "service_ports": self.services.list(),
             "volumes": self.volumes.get().map(|volumes| volumes.list()),
             "notices": self.notifier.as_ref().map(|notifier| json!({
                 "told": count(&self.notices.told), "lost": count(&self.notices.lost),

@@ -2,7 +2,7 @@
 //! and answers every operation before its deadline.
 //!
 //! The way of an operation: [`fanotify`] reads it and makes a permission, an obligation to answer; [`Stack`] takes it
-//! through the filters; [`filters::Ask`] asks a service over a port; [`Decider`] answers, then logs. [`supervisor`] holds
+//! through the filters; [`filters::Panel`] asks services over ports; [`Decider`] answers, then logs. [`supervisor`] holds
 //! the fanotify groups and restarts the worker. This crate opens, parses and scans nothing of the files themselves: that
 //! is the services' work.
 
@@ -48,6 +48,8 @@ mod reader;
 pub mod rule;
 mod say;
 pub mod scanner;
+pub mod service_port;
+mod services;
 mod stack;
 pub mod stamp;
 mod start;

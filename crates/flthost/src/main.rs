@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 use flthost::cache::CacheMode;
 use flthost::config::Config;
+use flthost::filters::Agree;
 use flthost::mutes::{RULES_MAX, Sort};
 use flthost::rule::Rule;
+use flthost::service_port::{SCAN, ServicePort};
 use flthost::supervisor::Ending;
 use flthost::{Policies, say, supervisor};
 
@@ -35,9 +37,16 @@ struct Arguments {
     /// Directory whose files are not asked about: as --mute tree=DIR
     #[arg(long = "exclude", value_name = "DIR")]
     excludes: Vec<PathBuf>,
+    /// Port at which services are asked: those of higher altitudes first, those of one altitude side by side. Without this,
+    /// or with a scanner: scan, at altitude 328000
+    #[arg(long = "service", value_name = "NAME[@ALTITUDE]")]
+    services: Vec<ServicePort>,
+    /// Of services that are asked side by side: all have to allow, or the first verdict counts
+    #[arg(long, value_enum, default_value_t)]
+    agree: Agreement,
     /// Let services of this port ask for mutes of their own, for an hour at most
-    #[arg(long, value_name = "PORT", value_parser = ["scan"])]
-    grant_mutes: Option<String>,
+    #[arg(long, value_name = "PORT")]
+    grant_mutes: Vec<String>,
     /// YARA rules, a file or a directory; without it only the EICAR test file is found
     #[arg(long, value_name = "PATH")]
     rules: Option<PathBuf>,
@@ -50,8 +59,8 @@ struct Arguments {
     /// Time that services have for an operation, in milliseconds
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     deadline_ms: u64,
-    /// Sets one policy, such as timeout=deny, overload=EAGAIN, unscannable=allow
-    #[arg(long = "policy", value_name = "CAUSE=ACTION")]
+    /// Sets one policy, such as timeout=deny, overload=EAGAIN, exec:crash=deny, or av/no_service=deny for one port
+    #[arg(long = "policy", value_name = "[PORT/]CAUSE=ACTION")]
     policies: Vec<String>,
     /// Where verdicts are kept: off, worker, or kernel (for files that only root can write to)
     #[arg(long, value_name = "WHERE", default_value = "kernel")]
@@ -88,6 +97,13 @@ struct Arguments {
     lifeline: bool,
 }
 
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Agreement {
+    #[default]
+    All,
+    First,
+}
+
 fn main() -> ExitCode {
     match configure(Arguments::parse())
         .and_then(|config| supervisor::run(&config).map_err(|error| error.to_string()))
@@ -108,10 +124,12 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         Policies::lenient()
     };
     policies.deadline = Duration::from_millis(arguments.deadline_ms);
-    arguments
+    let (of_ports, of_host): (Vec<_>, Vec<_>) = arguments
         .policies
         .iter()
-        .try_for_each(|policy| policies.set(policy))?;
+        .partition(|text| text.contains('/'));
+    of_host.iter().try_for_each(|policy| policies.set(policy))?;
+    let services = services(&arguments, &of_ports, policies)?;
     let mutes = rules(&arguments)?;
     let beside = || {
         let own = std::env::current_exe()
@@ -127,7 +145,11 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         instance: arguments.instance,
         guards: arguments.guards,
         mutes,
-        grant_mutes: arguments.grant_mutes.is_some(),
+        services,
+        agree: match arguments.agree {
+            Agreement::All => Agree::All,
+            Agreement::First => Agree::First,
+        },
         rules: arguments.rules,
         scanner,
         policies,
@@ -143,6 +165,40 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         remote: arguments.remote,
         filters: Vec::new(),
     })
+}
+
+/// The ports at which services are asked, with what is said of single ones.
+fn services(
+    arguments: &Arguments,
+    policies: &[&String],
+    of_host: Policies,
+) -> Result<Vec<ServicePort>, String> {
+    let mut ports = arguments.services.clone();
+    let has_scan = ports.iter().any(|port| port.name == SCAN);
+    if !has_scan && (ports.is_empty() || !arguments.no_scanner) {
+        ports.push(ServicePort::new(SCAN));
+    }
+    ServicePort::check(&ports).map_err(of("--service"))?;
+    let names: Vec<_> = ports.iter().map(|port| port.name.clone()).collect();
+    let unknown = |name: &str| format!("{name}: no such port; there are {}", names.join(", "));
+    let find = |name: &str| {
+        let place = names.iter().position(|other| other == name);
+        place.ok_or_else(|| unknown(name))
+    };
+    for text in policies {
+        let (name, policy) = text.split_once('/').unwrap_or(("", text));
+        let place = find(name).map_err(of("--policy"))?;
+        if let Some(port) = ports.get_mut(place) {
+            port.policies.get_or_insert(of_host).set(policy)?;
+        }
+    }
+    for name in &arguments.grant_mutes {
+        let place = find(name).map_err(of("--grant-mutes"))?;
+        if let Some(port) = ports.get_mut(place) {
+            port.grant_mutes = true;
+        }
+    }
+    Ok(ports)
 }
 
 /// All rules about what is asked, looked up now: later nothing may wait for a name.

@@ -37,6 +37,8 @@ pub struct Operation {
     pub(crate) written: bool,
     /// Its filesystem may go, and come back otherwise than it was.
     pub(crate) passing: bool,
+    /// Its filesystem may keep whoever reads the file waiting: network, FUSE.
+    pub(crate) remote: bool,
     /// What is looked up when it is asked for.
     pub(crate) facts: Facts,
 }
@@ -70,6 +72,8 @@ struct Inner {
     pair: Arc<Pair>,
     /// Services have allowed it, all of them by the file's content alone; nothing if none was asked.
     of_content_only: Option<bool>,
+    /// Policy has let it go on at some altitude: it is allowed for that reason if nobody below objects.
+    by_policy: Option<Verdict>,
 }
 
 impl Operation {
@@ -95,6 +99,12 @@ impl Operation {
     #[must_use]
     pub const fn stamp(&self) -> Option<&Stamp> {
         self.stamp.as_ref()
+    }
+
+    /// Whether reading the file may wait for a server or a daemon (network and FUSE filesystems).
+    #[must_use]
+    pub const fn is_remote(&self) -> bool {
+        self.remote
     }
 
     /// The process that wants to (thread group id); `None` outside this pid namespace.
@@ -211,6 +221,7 @@ impl Pended {
                 next: 0,
                 pair,
                 of_content_only: None,
+                by_policy: None,
             }),
         }
     }
@@ -266,6 +277,25 @@ impl Pended {
         }
     }
 
+    /// A policy has decided in the place of services: filters below are asked only about what goes on.
+    pub(crate) fn go_by_policy(mut self, verdict: Verdict) {
+        if verdict.action.denies() {
+            return self.complete(verdict);
+        }
+        if let Some(inner) = &mut self.inner {
+            // Nobody has found it clean.
+            inner.of_content_only = Some(false);
+            inner.by_policy.get_or_insert_with(|| verdict.clone());
+        }
+        self.resume(verdict);
+    }
+
+    /// No filter objects: allows the operation.
+    pub(crate) fn finish(mut self, so_far: Verdict) {
+        let by_policy = self.inner.as_mut().and_then(|inner| inner.by_policy.take());
+        self.complete(by_policy.unwrap_or(so_far));
+    }
+
     /// A service has allowed the operation, by the file's content alone or not.
     pub(crate) fn allowed_by_service(&mut self, of_content_only: bool) {
         if let Some(inner) = &mut self.inner {
@@ -293,12 +323,9 @@ impl Drop for Pended {
 
 impl Inner {
     fn decide_by_policy(self, cause: Cause, reason: String) {
-        let action = self.decider.policies().action(self.operation.kind, cause);
-        self.decide(Verdict {
-            action,
-            cause,
-            reason,
-        });
+        let policies = self.decider.policies();
+        let verdict = policies.verdict(self.operation.kind, cause, reason);
+        self.decide(verdict);
     }
 
     /// Answers. What triage lets go on, and cannot keep out of the group of questions, is decided there.

@@ -43,6 +43,9 @@ pub struct Pair {
     pub(crate) slow: bool,
     /// Whether it is for filesystems that come and go: one that comes back may have changed meanwhile without a trace.
     pub(crate) spare: bool,
+    /// Whether the filesystem that it guards now may keep whoever reads its files waiting. For a spare pair, which may be
+    /// slow for one that comes later, that is not the same.
+    remote: AtomicBool,
 }
 
 /// What triage knows of a file and the group of questions.
@@ -94,6 +97,7 @@ impl Pair {
             open_until: OnceLock::new(),
             slow: false,
             spare: false,
+            remote: AtomicBool::new(false),
         })
     }
 
@@ -157,6 +161,16 @@ impl Pair {
     /// Whether every open on the filesystem is seen, by whatever name.
     pub(crate) fn is_whole(&self) -> bool {
         self.is_whole.load(Ordering::Acquire)
+    }
+
+    /// Whether services that read its files may have to wait for a server or a daemon.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.remote.load(Ordering::Acquire)
+    }
+
+    /// See [`Self::is_remote`].
+    pub(crate) fn set_remote(&self, remote: bool) {
+        self.remote.store(remote, Ordering::Release);
     }
 
     /// The whole filesystem is marked: marks of single files may come and go.
@@ -244,6 +258,7 @@ impl Pair {
             filesystem: OnceLock::new(),
             slow,
             spare,
+            remote: AtomicBool::new(slow),
         }
     }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::fanotify::{DenyErrno, Operation, Response};
+use crate::operation::Verdict;
 
 /// What is done with an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +155,15 @@ impl Policies {
             Cause::Poison => actions.poison,
             Cause::Unscannable => actions.unscannable,
             Cause::Crash => actions.crash,
+        }
+    }
+
+    /// What policy decides for a cause.
+    pub(crate) fn verdict(&self, kind: Operation, cause: Cause, reason: String) -> Verdict {
+        Verdict {
+            action: self.action(kind, cause),
+            cause,
+            reason,
         }
     }
 

@@ -195,6 +195,7 @@ impl Readers {
             read_at,
             written,
             passing: pair.spare,
+            remote: pair.is_remote(),
             facts,
         };
         let name = Arc::clone(&operation.name);

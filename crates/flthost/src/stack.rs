@@ -66,7 +66,7 @@ impl Stack {
     pub(crate) fn run(&self, mut pended: Pended, so_far: Verdict) {
         loop {
             let Some(filter) = pended.advance().and_then(|next| self.filters.get(next)) else {
-                return pended.complete(so_far);
+                return pended.finish(so_far);
             };
             if filter.may_wait() && pended.can_be_sent_on() {
                 return pended.send_on();

@@ -324,6 +324,9 @@ impl Volumes {
     /// Opens a volume and marks it. May wait for its filesystem.
     fn guard(&self, mount: &Mount, plan: Plan) -> Guard {
         let Plan { place, whole, link } = plan;
+        if let Some(pair) = self.pairs.get(place) {
+            pair.set_remote(mount.is_remote());
+        }
         let marked = match (self.helpers.start_readers)(place) {
             Ok(()) => self.mark(mount, plan),
             Err(reason) => {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fltport::{Access, PortHandler, ServerPort};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,8 +20,7 @@ use crate::decision::Decider;
 use crate::events::{Event, Events, EventsHandler, Started};
 use crate::exempt::Exempt;
 use crate::explain::Watched;
-use crate::filter::Altitude;
-use crate::filters::{Ask, Cached, Mute, Trace};
+use crate::filters::{Cached, Mute, Trace};
 use crate::giving::keep_door;
 use crate::halt::Halt;
 use crate::handover::{Frame, remove_door};
@@ -33,7 +32,7 @@ use crate::notice::Notices;
 use crate::pulse::Pulse;
 use crate::reader::{ReaderThreads, Readers};
 use crate::say::say;
-use crate::scanner::{Scanner, scanner_uid};
+use crate::services::{Services, start_scanner, wait_for_scanner};
 use crate::stack::Stack;
 use crate::start::{Held, lock_memory};
 use crate::supervisor_os::{Child, is_at_end, told_by_signal};
@@ -56,10 +55,6 @@ pub(crate) struct Start<'a> {
     pub(crate) lingering: &'a [Option<Child>],
 }
 
-/// Where services are asked, and where their verdicts are kept: right above.
-const ASK: Altitude = Altitude(328_000);
-pub(crate) const CACHED: Altitude = Altitude(328_001);
-
 /// Exit code of a worker that could not start and has said why: starting it again would not help.
 pub(crate) const EXIT_CANNOT_START: i32 = 3;
 
@@ -71,9 +66,6 @@ const TIDY: Duration = Duration::from_secs(10);
 
 /// How long services of the old host may take to connect to this one.
 const RETURN: Duration = Duration::from_secs(3);
-
-/// How long the first start waits for the scanner before it guards without one.
-const SCANNER_WAIT: Duration = Duration::from_secs(30);
 
 /// Runs the worker; gives its exit code.
 pub(crate) fn run(start: Start<'_>, handed: Handed) -> i32 {
@@ -118,8 +110,10 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     ));
     let exempt = Arc::new(Exempt::new());
     let events = Arc::new(Events::default());
-    let ask = Ask::new("ask", ASK, config.more_time, Arc::clone(&cache))
+    let remote = held.pairs.iter().any(|pair| pair.slow);
+    let services = Services::new(config, &cache, remote)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let services = Arc::new(services);
     let trace = Arc::new(Trace::default());
     let mutes = Arc::new(Mutes::new(config.mutes.iter().cloned()));
     let mute = Arc::new(Mute::new(Arc::clone(&mutes)));
@@ -127,16 +121,16 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     filters.extend([
         Arc::clone(&trace) as _,
         mute as _,
-        Arc::new(Cached::new(Arc::clone(&cache), CACHED)) as _,
-        Arc::new(ask.clone()) as _,
+        Arc::new(Cached::new(Arc::clone(&cache), config.cached_altitude())) as _,
     ]);
+    filters.extend(services.filters(config));
     let stack = Arc::new(Stack::new(filters));
     let notices = Arc::new(Notices::default());
     let control = Arc::new(Control {
         config: config.clone(),
         decider: Arc::clone(&decider),
         stack: Arc::clone(&stack),
-        ask: ask.clone(),
+        services: Arc::clone(&services),
         trace,
         supervisor: AtomicU32::new(supervisor()),
         volumes: OnceLock::new(),
@@ -151,20 +145,20 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     let room = held.descriptors.saturating_sub(held.reserved());
     let pulse = Arc::new(Pulse::new());
     stack.watch(Arc::clone(&pulse));
-    ask.watch(Arc::clone(&pulse));
+    services.watch(&pulse);
     let beating = (
         Arc::clone(&pulse),
         Arc::clone(&decider),
         Arc::clone(&cache),
-        ask.clone(),
+        Arc::clone(&services),
         Arc::clone(&mutes),
     );
     spawn("pulse", move || {
-        let (pulse, decider, cache, ask, mutes) = beating;
+        let (pulse, decider, cache, services, mutes) = beating;
         pulse.beat(journal, || {
             decider.touch();
             cache.touch();
-            ask.touch();
+            services.touch();
             mutes.touch();
         })
     })?;
@@ -184,7 +178,11 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         running: AtomicUsize::new(0),
     });
     let returns = config.take_over && start.settled.is_none();
-    ask.expect_service(config.scanner.is_some() || returns);
+    services.expect(returns);
+    // What an earlier worker has sent to the group of questions may be on its way.
+    if start.settled.is_some() || returns {
+        held.pairs.iter().for_each(|pair| pair.keep_nothing_out());
+    }
     // Before anything else takes their numbers.
     for (pair, role, event) in handed.place(held, readers.defaults) {
         readers.handle(event, &pair, role);
@@ -194,9 +192,6 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     spawn("mutes", move || kept.0.keep(&kept.1))?;
     spawn("log", move || logged.0.log(&logged.1))?;
     // Before anything else is opened: marks of an earlier worker may cover it, and its question would wait for readers.
-    if start.settled.is_some() || returns {
-        held.pairs.iter().for_each(|pair| pair.keep_nothing_out());
-    }
     let threads = ReaderThreads {
         readers: Arc::clone(&readers),
         pairs: held.pairs.clone(),
@@ -222,13 +217,13 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     let lingering = start.lingering.iter().flatten();
     lingering.for_each(|child| lingering::strip(child.pid));
     let names = PortNames(&control);
-    let scan = listen(
-        config,
-        &control,
-        "scan",
-        16,
-        ask.handler(config.grant_mutes.then_some(mutes)),
-    )?;
+    let mut counters = Vec::new();
+    for counter in services.counters() {
+        let granted = counter.grant_mutes.then(|| Arc::clone(&mutes));
+        let handler = counter.ask.handler(granted);
+        let port = listen(config, &control, &counter.leaf, 16, handler)?;
+        counters.push((counter, port));
+    }
     let _events = listen(
         config,
         &control,
@@ -244,20 +239,21 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         ControlHandler(Arc::clone(&control)),
     )?;
 
-    let scanner = match &config.scanner {
-        Some(program) => Some(start_scanner(
-            config, program, &scan, &ask, &exempt, &events,
-        )?),
-        None => None,
-    };
-    if let Some(scanner) = scanner.as_ref().filter(|_| fresh) {
-        wait_for_service(&ask, scanner)?;
+    let mut scanners = Vec::new();
+    for (counter, port) in &counters {
+        let scanner = start_scanner(config, counter, port, &exempt, &events)?;
+        scanners.extend(scanner.map(|scanner| (counter, scanner)));
     }
-    if returns && config.scanner.is_none() {
-        let ask = ask.clone();
+    if fresh {
+        scanners
+            .iter()
+            .try_for_each(|(counter, scanner)| wait_for_scanner(&counter.ask, scanner))?;
+    }
+    if returns {
+        let services = Arc::clone(&services);
         spawn("returns", move || {
             thread::sleep(RETURN);
-            ask.expect_service(false);
+            services.expect_no_more();
         })?;
     }
     let guards = mark(&held.guarded, fresh, config.many_directories)?;
@@ -271,7 +267,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     if config.mounts
         && let Err(error) = volumes.start()
     {
-        if start.settled.is_none() {
+        if fresh {
             return Err(format!("{error} (--no-mounts guards without that)"));
         }
         say(error);
@@ -332,15 +328,16 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
             end_process(EXIT_HANDED_OVER)
         }
         // Threads that read or follow end with the process; everything else is put away in order.
-        drop(scanner);
-        ask.stop();
+        drop(scanners);
+        services.stop();
         decider.close_log();
         drop(names);
         end_process(0)
     })
 }
 
-/// Runs a process that marks new directories and filesystems, while the supervisor answers by policy; it ends when it is killed.
+/// Runs a process that marks new directories and filesystems, while the supervisor answers by policy; it ends when it is
+/// killed.
 pub(crate) fn follow_only(
     held: &Held,
     config: &Config,
@@ -398,11 +395,11 @@ impl Drop for PortNames<'_> {
 fn listen<H: PortHandler>(
     config: &Config,
     control: &Control,
-    leaf: &'static str,
+    leaf: &str,
     most: u32,
     handler: H,
 ) -> Result<Arc<ServerPort>, String> {
-    let name = config.port_name(leaf);
+    let (name, leaf) = (config.port_name(leaf), leaf.to_owned());
     let mut builder = ServerPort::builder(&name)
         .access(Access::host_only(rustix::process::geteuid().as_raw()))
         .max_connections(most)
@@ -420,50 +417,8 @@ fn listen<H: PortHandler>(
     Ok(port)
 }
 
-fn start_scanner(
-    config: &Config,
-    program: &std::path::Path,
-    port: &Arc<ServerPort>,
-    ask: &Ask,
-    exempt: &Arc<Exempt>,
-    events: &Arc<Events>,
-) -> Result<Scanner, String> {
-    let uid = if rustix::process::geteuid().is_root() {
-        scanner_uid().map_err(|error| format!("cannot choose a user for the scanner: {error}"))?
-    } else {
-        rustix::process::geteuid().as_raw()
-    };
-    let (port, exempt, events) = (Arc::clone(port), Arc::clone(exempt), Arc::clone(events));
-    Scanner::start(
-        program.to_path_buf(),
-        config.rules.clone(),
-        uid,
-        port,
-        ask.clone(),
-        exempt,
-        events,
-    )
-    .map_err(|error| format!("cannot start the scanner: {error}"))
-}
-
-/// Waits until the first scanner is connected. One that cannot use its rules ends the start; one that is only slow, or
-/// cannot be run at all, does not.
-fn wait_for_service(ask: &Ask, scanner: &Scanner) -> Result<(), String> {
-    let end = Instant::now() + SCANNER_WAIT;
-    while ask.load().0 == 0 && ask.expects_service() && Instant::now() < end {
-        if scanner.gave_up() {
-            return Err("the scanner cannot start; it says why above".to_owned());
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    if ask.load().0 == 0 {
-        say("the scanner is not ready yet; guarding by policy until it is");
-    }
-    Ok(())
-}
-
-/// Waits until the worker is to end; whether that is because the next host has everything. A supervisor that dies does not end it: it goes on, and the lifeline and the
-/// signals that the supervisor would have obeyed count here.
+/// Waits until the worker is to end; whether that is because the next host has everything. A supervisor that dies does
+/// not end it: it goes on, and the lifeline and the signals that the supervisor would have obeyed count here.
 fn wait_for_end(start: &Start<'_>, given: &OwnedFd, control: &Control) -> bool {
     let mut supervised = true;
     let input = rustix::stdio::stdin();

@@ -195,7 +195,7 @@ fn the_control_port_tells_what_there_is() {
         .iter()
         .map(|filter| filter["name"].clone())
         .collect();
-    assert_eq!(filters, ["trace", "mute", "cached", "ask"]);
+    assert_eq!(filters, ["trace", "mute", "cached", "scan"]);
     assert_eq!(ask(Request::Instances).as_array().unwrap().len(), 4);
     // A question that it does not know, or that is none, is refused, and it goes on.
     for bytes in [&b""[..], b"x", &[99, 0, 0, 0], &[0; 1_000]] {

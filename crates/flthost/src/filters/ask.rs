@@ -1,4 +1,4 @@
-//! Asks services, through a port, whether an operation may go on. Everything is asynchronous: a pending question costs
+//! Asks the services of one port whether an operation may go on. Everything is asynchronous: a pending question costs
 //! memory and a descriptor, never a thread.
 //!
 //! A file that was with a service when that died is a *suspect*: it is tried once more, alone, and if the service dies
@@ -17,25 +17,36 @@ use fltport::protocol::{AskError, TypedPort, read};
 use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, SendError, Timeout};
 
 use crate::cache::Cache;
-use crate::filter::{Altitude, Filter, Pre};
 use crate::mutes::Mutes;
-use crate::operation::{Operation, Pended};
-use crate::policy::Cause;
+use crate::operation::Pended;
+use crate::policy::{Cause, Policies};
 use crate::pulse::{Pulse, gets_on};
 
 mod question;
 mod state;
+mod subject;
 
 use question::{Outcome, Place, Question};
-use state::{Errand, Followers, State};
+use state::{Errand, Followers, State, Withdrawal};
+use subject::{Ballot, Subject};
 
-/// The filter. Clones are the same filter; [`Ask::handler`] is its port's side.
+/// Where the services of one port are asked. Clones are the same; [`Ask::handler`] is its port's side.
 #[derive(Clone, Debug)]
 pub struct Ask {
     shared: Arc<Shared>,
 }
 
-/// The callbacks of the filter's port: services connect to it.
+/// What becomes of an operation that several ports are asked about side by side. A denial counts always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Agree {
+    /// All have to allow it.
+    #[default]
+    All,
+    /// The first verdict decides. Policy does where none comes to one.
+    First,
+}
+
+/// The callbacks of the port: services connect to it.
 #[derive(Debug)]
 pub struct AskHandler {
     shared: Arc<Shared>,
@@ -45,8 +56,8 @@ pub struct AskHandler {
 
 #[derive(Debug)]
 struct Shared {
-    name: String,
-    altitude: Altitude,
+    /// For what no service of this port decides.
+    policies: Policies,
     cache: Arc<Cache>,
     more_time: Duration,
     state: Mutex<State>,
@@ -55,20 +66,18 @@ struct Shared {
 }
 
 impl Ask {
-    /// A filter without services, whose services may ask for so much more time. Its thread, which decides questions that
-    /// wait too long for one, ends with [`Self::stop`].
+    /// Without services, which may ask for so much more time. Its thread, which decides questions that wait too long for
+    /// one, ends with [`Self::stop`].
     ///
     /// # Errors
     /// The system's, when no thread can be started.
     pub fn new(
-        name: &str,
-        altitude: Altitude,
+        policies: Policies,
         more_time: Duration,
         cache: Arc<Cache>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            name: name.to_owned(),
-            altitude,
+            policies,
             cache,
             more_time,
             state: Mutex::default(),
@@ -104,6 +113,12 @@ impl Ask {
         self.shared.lock().expected
     }
 
+    /// Whether a service is connected, or on its way.
+    pub(crate) fn is_served(&self) -> bool {
+        let state = self.shared.lock();
+        state.expected || !state.services.is_empty()
+    }
+
     /// Services connected, questions with them, questions that wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize, usize) {
@@ -120,7 +135,46 @@ impl Ask {
         drop(self.shared.lock());
     }
 
-    /// Decides what waits by policy, and ends the filter's thread.
+    /// Asks about an operation, as the first of so many ports one after the other.
+    pub(crate) fn decide(&self, pended: Pended, turns: u32) {
+        if let Some(question) = Question::new(Subject::Whole(pended), turns) {
+            self.shared.add(question, true);
+            self.shared.pump();
+        }
+    }
+
+    /// Asks several ports about an operation side by side.
+    pub(crate) fn decide_together(asks: &[Self], pended: Pended, agree: Agree, turns: u32) {
+        let Some(policies) = asks.first().map(|ask| ask.shared.policies) else {
+            return;
+        };
+        let ballot = Ballot::new(pended, asks.len(), agree, policies);
+        for ask in asks {
+            // Nothing where the others have decided already.
+            let Some(question) = Question::new(Subject::Voice(ballot.voice()), turns) else {
+                return;
+            };
+            let token = ask.shared.add(question, true);
+            ballot.asked(ask, token);
+            ask.shared.pump();
+        }
+    }
+
+    /// The answer to this question is not needed any more.
+    fn withdraw(&self, token: u64) {
+        let withdrawn = self.shared.lock().withdraw(token);
+        match withdrawn {
+            Some(Withdrawal::Cancel(pending)) => pending.cancel(),
+            Some(Withdrawal::Drop(question)) => {
+                question
+                    .subject
+                    .end(Outcome::Withdrawn, &self.shared.policies);
+            }
+            None => {}
+        }
+    }
+
+    /// Decides what waits by policy, and ends the thread.
     pub fn stop(&self) {
         let mut state = self.shared.lock();
         state.stopped = true;
@@ -128,30 +182,6 @@ impl Ask {
         drop(state);
         self.shared.changed.notify_all();
         self.shared.pump();
-    }
-}
-
-impl Filter for Ask {
-    fn name(&self) -> &str {
-        &self.shared.name
-    }
-
-    fn altitude(&self) -> Altitude {
-        self.shared.altitude
-    }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
-
-    fn may_be_skipped(&self) -> bool {
-        // Each answer says whether it may.
-        true
-    }
-
-    fn pre_operation(&self, _: &Operation) -> Pre {
-        let shared = Arc::clone(&self.shared);
-        Pre::Pend(Box::new(move |pended| shared.offer(pended)))
     }
 }
 
@@ -221,22 +251,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn offer(self: &Arc<Self>, pended: Pended) {
-        if let Some(question) = Question::new(pended) {
-            self.add(question, true);
-            self.pump();
-        }
-    }
-
-    fn add(&self, question: Question, joins: bool) {
+    fn add(&self, question: Question, joins: bool) -> u64 {
         let mut state = self.lock();
         let before = state.next_deadline();
-        state.add(question, joins);
+        let token = state.add(question, joins);
         let sooner = state.next_deadline() != before;
         drop(state);
         if sooner {
             self.changed.notify_all();
         }
+        token
     }
 
     /// Hands questions out as far as services allow. One thread at a time does so; it sees what others change.
@@ -297,18 +321,19 @@ impl Shared {
             return;
         };
         let (suspect, asked) = (question.suspect, question.facts.asked);
+        let withdrawn = question.withdrawn;
         let poisoned = match result {
             Err(AskError::Send(SendError::Disconnected { delivered })) => {
                 state.services.remove(&service);
                 if delivered {
                     state.count_death(Instant::now());
                 }
-                if !(delivered && suspect) {
+                if !(delivered && suspect || withdrawn) {
                     state.ask_again(token, service, delivered);
                     drop(state);
                     return self.pump();
                 }
-                true
+                !withdrawn
             }
             _ => false,
         };
@@ -354,14 +379,14 @@ impl Shared {
                 let unchanged = *of_content_only
                     && !late.is_empty()
                     && question
-                        .pended
-                        .operation()
-                        .is_some_and(|operation| self.cache.is_unchanged(operation));
+                        .subject
+                        .look(|operation| self.cache.is_unchanged(operation))
+                        .unwrap_or(false);
                 (*of_content_only, unchanged)
             }
             Outcome::Policy(Cause::Poison, _) => (true, true),
             Outcome::Policy(Cause::Unscannable, _) => (true, false),
-            Outcome::Policy(..) => (false, false),
+            Outcome::Policy(..) | Outcome::Withdrawn => (false, false),
         };
         let by_asker = matches!(
             &outcome,
@@ -375,14 +400,14 @@ impl Shared {
         for (group, shares) in [(early, shares_early), (late, shares_late)] {
             for follower in group {
                 if shares {
-                    follower.end(outcome.clone());
+                    follower.subject.end(outcome.clone(), &self.policies);
                 } else {
                     // One asks for all, unless answers depend on who asks.
                     self.add(follower, !by_asker);
                 }
             }
         }
-        question.end(outcome);
+        question.subject.end(outcome, &self.policies);
     }
 
     /// Grants a service more time for a question, once; gives what is left, in milliseconds.

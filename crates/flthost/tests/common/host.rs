@@ -120,14 +120,28 @@ impl Host {
 
     /// The processes that are connected to its ports.
     pub(crate) fn connections(&self) -> Vec<u32> {
-        let answer = self.try_within(|| {
-            let control = self.connect_to("control")?;
-            Request::Connections.send(&control).ok()
-        });
-        let list: Value = serde_json::from_str(&answer).unwrap();
-        let ids = list.as_array().unwrap().iter();
+        self.connected_to("")
+    }
+
+    /// The processes that are connected to ports whose name ends so.
+    pub(crate) fn connected_to(&self, port: &str) -> Vec<u32> {
+        let list = self.list(Request::Connections);
+        let is_there = |entry: &&Value| entry["port"].as_str().unwrap().ends_with(port);
+        let ids = list.iter().filter(is_there);
         let ids = ids.filter_map(|entry| entry["pid"].as_u64());
         ids.map(|id| u32::try_from(id).unwrap()).collect()
+    }
+
+    /// The names of its filters, in the order in which they are asked.
+    pub(crate) fn filters(&self) -> Vec<String> {
+        let list = self.list(Request::Filters);
+        let names = list.iter().map(|filter| filter["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    }
+
+    fn list(&self, request: Request) -> Vec<Value> {
+        let answer = self.try_within(|| request.send(&self.connect_to("control")?).ok());
+        serde_json::from_str(&answer).unwrap()
     }
 
     /// One of the host's counters of operations.
@@ -159,6 +173,15 @@ impl Host {
     /// A service that gives these answers, and ends with the connection.
     pub(crate) fn serve(&self, answer: impl FnMut(&Client, Message) + Send + 'static) -> Service {
         Service::new(self.connect(), answer)
+    }
+
+    /// As [`Self::serve`], at another port.
+    pub(crate) fn serve_at(
+        &self,
+        port: &str,
+        answer: impl FnMut(&Client, Message) + Send + 'static,
+    ) -> Service {
+        Service::new(self.try_within(|| self.connect_to(port)), answer)
     }
 
     pub(crate) fn cut_lifeline(&mut self) {

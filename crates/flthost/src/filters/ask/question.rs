@@ -9,22 +9,26 @@ use fltport::protocol::file::{self, Answer};
 use fltport::{Pending, SendError};
 
 use super::state::Situation;
+use super::subject::Subject;
 use crate::facts::Validity;
 use crate::fanotify::Operation as Kind;
-use crate::operation::{Operation, Pended, Verdict};
+use crate::operation::Operation;
 use crate::policy::Cause;
 use crate::stamp::FileId;
 
 /// A question that is not answered.
 #[derive(Debug)]
 pub(super) struct Question {
-    pub(super) pended: Pended,
+    /// Whom its answer is for.
+    pub(super) subject: Subject,
     pub(super) facts: Facts,
     pub(super) place: Place,
     /// It was with a service when that died.
     pub(super) suspect: bool,
     /// The service has asked for more time.
     pub(super) extended: bool,
+    /// Nobody needs its answer any more.
+    pub(super) withdrawn: bool,
     /// Others about the same file wait for this one.
     pub(super) leads: bool,
     /// How the send can be given up.
@@ -71,15 +75,24 @@ pub(super) enum Outcome {
     },
     /// Policy decides.
     Policy(Cause, String),
+    /// Nobody waits for it, and it says nothing about the file.
+    Withdrawn,
 }
 
 impl Facts {
-    pub(super) fn of(operation: &Operation) -> Self {
+    /// What is told about an operation that so many ports are to be asked about one after the other, this one first:
+    /// each has its part of the time, so that one that is silent does not silence those below it.
+    pub(super) fn of(operation: &Operation, turns: u32) -> Self {
         let stamp = operation.stamp();
+        let asked = Instant::now();
+        let left = operation.deadline.saturating_duration_since(asked);
         Self {
             file: Arc::clone(&operation.file),
-            asked: operation.started,
-            deadline: operation.deadline,
+            asked,
+            deadline: match turns {
+                0 | 1 => operation.deadline,
+                _ => asked + left / turns,
+            },
             id: operation.id,
             kind: operation.kind,
             key: stamp.map(|stamp| (stamp.id, operation.kind)),
@@ -129,14 +142,15 @@ const fn worth(validity: Validity) -> file::PathValidity {
 }
 
 impl Question {
-    pub(super) fn new(pended: Pended) -> Option<Self> {
-        let facts = Facts::of(pended.operation()?);
+    pub(super) fn new(subject: Subject, turns: u32) -> Option<Self> {
+        let facts = subject.look(|operation| Facts::of(operation, turns))?;
         Some(Self {
-            pended,
+            subject,
             facts,
             place: Place::Waiting,
             suspect: false,
             extended: false,
+            withdrawn: false,
             leads: false,
             pending: None,
         })
@@ -180,6 +194,7 @@ impl Question {
                     _ => policy(Cause::Unscannable, "the service gave no verdict"),
                 }
             }
+            Err(_) if self.withdrawn => Outcome::Withdrawn,
             // Its time was over, whoever noticed first.
             Err(AskError::Send(
                 SendError::TimedOut { delivered } | SendError::Cancelled { delivered },
@@ -202,21 +217,6 @@ impl Question {
                 policy(Cause::Overload, &status.to_string())
             }
             Err(error) => policy(Cause::Unscannable, &error.to_string()),
-        }
-    }
-
-    /// Decides its operation.
-    pub(super) fn end(self, outcome: Outcome) {
-        let mut pended = self.pended;
-        match outcome {
-            Outcome::Allowed { of_content_only } => {
-                pended.allowed_by_service(of_content_only);
-                pended.resume(Verdict::allow(Cause::Service));
-            }
-            Outcome::Denied { reason, .. } => {
-                pended.complete(Verdict::deny(Cause::Service, reason));
-            }
-            Outcome::Policy(cause, reason) => pended.complete_by_policy(cause, reason),
         }
     }
 }

@@ -1,18 +1,18 @@
 //! Which questions there are, where each is, and which service gets which: no system call, no lock, no clock of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fltport::ClientPort;
 use fltport::protocol::TypedPort;
 use fltport::protocol::file::FileProtocol;
+use fltport::{ClientPort, Pending};
 
 use super::question::{Key, Place, Question};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) services: BTreeMap<u64, Service>,
-    next_service: u64,
     questions: HashMap<u64, Question>,
     next_question: u64,
     /// Questions that no service has, in the order in which they are asked. Some may have ended meanwhile.
@@ -68,6 +68,14 @@ pub(super) struct Errand {
     pub(super) port: ClientPort,
 }
 
+/// What ends a question that nobody needs the answer of.
+pub(super) enum Withdrawal {
+    /// Its service is told so.
+    Cancel(Pending),
+    /// It is nowhere any more, and is to be dropped where no lock is held.
+    Drop(Box<Question>),
+}
+
 /// What the services are like at one moment, for a question that none has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Situation {
@@ -83,19 +91,22 @@ pub(super) enum Situation {
     Busy,
 }
 
+/// Services have numbers of their own among those of all ports: rules of theirs are known by them.
+static NEXT_SERVICE: AtomicU64 = AtomicU64::new(1);
+
 /// So many services that died with files, in so much time, make the absence of services the files' doing.
 const DEATHS: usize = 4;
 const KILLED: Duration = Duration::from_secs(60);
 
 impl State {
     pub(super) fn add_service(&mut self, port: ClientPort) -> u64 {
-        self.next_service += 1;
+        let number = NEXT_SERVICE.fetch_add(1, Ordering::Relaxed);
         let service = Service {
             port: TypedPort::new(port),
             in_flight: 0,
         };
-        self.services.insert(self.next_service, service);
-        self.next_service
+        self.services.insert(number, service);
+        number
     }
 
     /// Takes a question in. `joins`: it may share the answer of another about the same file.
@@ -245,6 +256,26 @@ impl State {
         }
     }
 
+    /// Nobody needs the answer any more, unless others wait for it with this question: what is to be done about it.
+    pub(super) fn withdraw(&mut self, token: u64) -> Option<Withdrawal> {
+        let question = self.questions.get(&token)?;
+        let flight = question.facts.key.filter(|_| question.leads);
+        let flight = flight.and_then(|key| self.flights.get(&key));
+        // They have waited for it: asked again, they would wait twice.
+        if flight.is_some_and(|flight| !(flight.early.is_empty() && flight.late.is_empty())) {
+            return None;
+        }
+        let question = self.questions.get_mut(&token)?;
+        question.withdrawn = true;
+        match question.place {
+            Place::With(_) => question.pending.take().map(Withdrawal::Cancel),
+            Place::Waiting | Place::Joined => {
+                let (question, _) = self.take(token)?;
+                Some(Withdrawal::Drop(Box::new(question)))
+            }
+        }
+    }
+
     /// The questions whose time is over.
     pub(super) fn late(&self, now: Instant) -> Vec<u64> {
         let late = self.times.iter().take_while(|(time, _)| *time <= now);
@@ -260,13 +291,14 @@ impl State {
         let (&token, question) = self.questions.iter_mut().find(|(_, question)| {
             question.facts.id == id && question.place == Place::With(service) && !question.extended
         })?;
-        question.extended = true;
         let flight = question.facts.key.filter(|_| question.leads);
         let flight = flight.and_then(|key| self.flights.get(&key));
         // Those who wait for its answer have the time that they would have had alone.
         let followers = flight.map(|flight| [&flight.early[..], &flight.late[..]].concat());
         for token in followers.into_iter().flatten().chain([token]) {
-            if let Some(question) = self.questions.get_mut(&token) {
+            // Whoever had more time with an earlier question, which was not answered for him, has had it.
+            if let Some(question) = self.questions.get_mut(&token).filter(|q| !q.extended) {
+                question.extended = true;
                 self.times.remove(&(question.facts.deadline, token));
                 question.facts.deadline += by;
                 self.times.insert((question.facts.deadline, token));
