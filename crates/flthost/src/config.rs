@@ -8,6 +8,7 @@ use crate::cache::CacheMode;
 use crate::fanotify::{Defaults, Operation as Kind, Response};
 use crate::filter::{Altitude, Filter};
 use crate::filters::Agree;
+use crate::judge::Surge;
 use crate::mutes::Sort;
 use crate::policy::{Cause, Policies};
 use crate::rule::Rule;
@@ -32,6 +33,8 @@ pub struct Config {
     pub scanner: Option<PathBuf>,
     /// What happens to what no service decides.
     pub policies: Policies,
+    /// Which denials by policy release what they deny when they come as a surge.
+    pub surge: Surge,
     /// Restarts of the worker within ten seconds before the supervisor answers by itself.
     pub restarts: usize,
     /// Nothing is denied, everything is shown.
@@ -69,6 +72,7 @@ impl Config {
             rules: None,
             scanner: None,
             policies: Policies::lenient(),
+            surge: Surge::default(),
             restarts: 5,
             monitor: false,
             cache: CacheMode::default(),

@@ -100,6 +100,7 @@ impl Control {
             "monitor": self.config.monitor,
             "grants_mutes": self.config.services.iter().any(|port| port.grant_mutes),
             "policies": policies_of(policies),
+            "surge": self.config.surge.name(),
             "operations": {
                 "pending": self.decider.pending(), "with_services": asked, "waiting": waiting,
                 "opens": opens, "execs": execs,

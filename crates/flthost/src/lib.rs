@@ -30,6 +30,7 @@ mod giving;
 pub mod guarded;
 mod halt;
 mod handover;
+pub mod judge;
 mod keepers;
 mod lingering;
 mod marking;

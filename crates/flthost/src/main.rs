@@ -8,6 +8,7 @@ use clap::Parser;
 use flthost::cache::CacheMode;
 use flthost::config::Config;
 use flthost::filters::Agree;
+use flthost::judge::Surge;
 use flthost::mutes::{RULES_MAX, Sort};
 use flthost::rule::Rule;
 use flthost::service_port::{SCAN, ServicePort};
@@ -62,6 +63,17 @@ struct Arguments {
     /// Sets one policy, such as timeout=deny, overload=EAGAIN, exec:crash=deny, or av/no_service=deny for one port
     #[arg(long = "policy", value_name = "[PORT/]CAUSE=ACTION")]
     policies: Vec<String>,
+    /// Let operations go on that policy has denied a hundred times, and for five seconds or more, while no service has
+    /// answered: absent: for want of one; silent: also where none answers in time, which files that keep all services busy
+    /// can bring about; never is the default with --strict
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_if("strict", "true", "never"),
+        default_value = "absent"
+    )]
+    surge: When,
     /// Where verdicts are kept: off, worker, or kernel (for files that only root can write to)
     #[arg(long, value_name = "WHERE", default_value = "kernel")]
     cache: CacheMode,
@@ -102,6 +114,13 @@ enum Agreement {
     #[default]
     All,
     First,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum When {
+    Never,
+    Absent,
+    Silent,
 }
 
 fn main() -> ExitCode {
@@ -153,6 +172,11 @@ fn configure(arguments: Arguments) -> Result<Config, String> {
         rules: arguments.rules,
         scanner,
         policies,
+        surge: match arguments.surge {
+            When::Never => Surge::Never,
+            When::Absent => Surge::Absent,
+            When::Silent => Surge::Silent,
+        },
         restarts: arguments.restarts,
         monitor: arguments.monitor,
         cache: arguments.cache,

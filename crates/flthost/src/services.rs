@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::exempt::Exempt;
 use crate::filter::Filter;
 use crate::filters::{Ask, Desk, Panel};
+use crate::judge::Judge;
 use crate::pulse::Pulse;
 use crate::say::say;
 use crate::scanner::{Scanner, scanner_uid};
@@ -53,11 +54,18 @@ impl Services {
     pub(crate) fn new(config: &Config, cache: &Arc<Cache>, remote: bool) -> io::Result<Self> {
         let row = |port: &ServicePort| {
             let policies = port.policies.unwrap_or(config.policies);
-            let ask = || Ask::new(policies, config.more_time, Arc::clone(cache));
+            let ask = |name: String| {
+                let judge = Judge::new(name, policies, config.surge);
+                Ask::new(judge, config.more_time, Arc::clone(cache))
+            };
+            let name = &port.name;
             let has_scanner = port.name == SCAN && config.scanner.is_some();
             let desk = Desk {
-                local: ask()?,
-                remote: if remote { Some(ask()?) } else { None },
+                local: ask(name.clone())?,
+                remote: match remote {
+                    true => Some(ask(format!("{name}{REMOTE}"))?),
+                    false => None,
+                },
                 remote_is_kept: has_scanner,
             };
             let port = port.clone();
@@ -157,7 +165,7 @@ impl Services {
                 let (services, asked, waiting) = ask.load();
                 json!({
                     "port": leaf, "altitude": altitude, "services": services,
-                    "with_services": asked, "waiting": waiting,
+                    "with_services": asked, "waiting": waiting, "released": ask.is_released(),
                 })
             };
             let name = &row.port.name;

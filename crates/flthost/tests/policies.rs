@@ -336,3 +336,43 @@ fn the_hosts_own_scanner_is_not_asked_about() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(host.count("exempt") > 0);
 }
+
+#[test]
+fn a_surge_of_denials_releases_by_itself_and_only_until_a_service_answers() {
+    let Some(place) = Place::new() else { return };
+    for name in ["good", "bad"] {
+        place.file(name);
+    }
+    let host = Host::start(&place, &["--policy", "no_service=deny"]);
+    let tries = |most: Duration| {
+        let end = Instant::now() + most;
+        while !std::fs::File::open(place.root.join("good")).is_ok() {
+            assert!(Instant::now() < end, "{}", host.status());
+        }
+    };
+    let start = Instant::now();
+    tries(2 * SOON);
+    assert!(start.elapsed() > Duration::from_secs(4), "not at once");
+    host.says("no service has answered for");
+    assert_eq!(host.status()["service_ports"][0]["released"], true);
+    let service = host.serve(|_, question| judge(question));
+    assert!(!opens(&place.root.join("bad")), "there is one to ask");
+    host.says("policies count again");
+    drop(service);
+    until("it is gone", || host.status()["services"] == 0);
+    assert!(!opens(&place.root.join("good")), "it counts from the start");
+}
+
+#[test]
+fn a_strict_host_releases_nothing_by_itself_unless_it_is_told_to() {
+    for (arguments, surge) in [
+        (&["--strict"][..], "never"),
+        (&["--strict", "--surge", "absent"], "absent"),
+        (&["--surge", "silent"], "silent"),
+        (&[], "absent"),
+    ] {
+        let Some(place) = Place::new() else { return };
+        let host = Host::start(&place, arguments);
+        assert_eq!(host.status()["surge"], surge, "{arguments:?}");
+    }
+}

@@ -17,9 +17,10 @@ use fltport::protocol::{AskError, TypedPort, read};
 use fltport::{Caller, ClientPort, NtStatus, Peer, PortHandler, Refusal, SendError, Timeout};
 
 use crate::cache::Cache;
+use crate::judge::Judge;
 use crate::mutes::Mutes;
 use crate::operation::Pended;
-use crate::policy::{Cause, Policies};
+use crate::policy::Cause;
 use crate::pulse::{Pulse, gets_on};
 
 mod question;
@@ -57,7 +58,7 @@ pub struct AskHandler {
 #[derive(Debug)]
 struct Shared {
     /// For what no service of this port decides.
-    policies: Policies,
+    judge: Arc<Judge>,
     cache: Arc<Cache>,
     more_time: Duration,
     state: Mutex<State>,
@@ -71,13 +72,9 @@ impl Ask {
     ///
     /// # Errors
     /// The system's, when no thread can be started.
-    pub fn new(
-        policies: Policies,
-        more_time: Duration,
-        cache: Arc<Cache>,
-    ) -> std::io::Result<Self> {
+    pub fn new(judge: Judge, more_time: Duration, cache: Arc<Cache>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            policies,
+            judge: Arc::new(judge),
             cache,
             more_time,
             state: Mutex::default(),
@@ -119,6 +116,11 @@ impl Ask {
         state.expected || !state.services.is_empty()
     }
 
+    /// Whether what policy would deny goes on, because no service has answered for long.
+    pub(crate) fn is_released(&self) -> bool {
+        self.shared.judge.is_released()
+    }
+
     /// Services connected, questions with them, questions that wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize, usize) {
@@ -145,10 +147,10 @@ impl Ask {
 
     /// Asks several ports about an operation side by side.
     pub(crate) fn decide_together(asks: &[Self], pended: Pended, agree: Agree, turns: u32) {
-        let Some(policies) = asks.first().map(|ask| ask.shared.policies) else {
+        let Some(judge) = asks.first().map(|ask| Arc::clone(&ask.shared.judge)) else {
             return;
         };
-        let ballot = Ballot::new(pended, asks.len(), agree, policies);
+        let ballot = Ballot::new(pended, asks.len(), agree, judge);
         for ask in asks {
             // Nothing where the others have decided already.
             let Some(question) = Question::new(Subject::Voice(ballot.voice()), turns) else {
@@ -166,9 +168,7 @@ impl Ask {
         match withdrawn {
             Some(Withdrawal::Cancel(pending)) => pending.cancel(),
             Some(Withdrawal::Drop(question)) => {
-                question
-                    .subject
-                    .end(Outcome::Withdrawn, &self.shared.policies);
+                question.subject.end(Outcome::Withdrawn, &self.shared.judge);
             }
             None => {}
         }
@@ -339,6 +339,7 @@ impl Shared {
         };
         if result.is_ok() {
             state.answered = Some(Instant::now());
+            self.judge.answered();
         }
         let situation = state.situation(asked);
         let ended = state.take(token);
@@ -400,14 +401,14 @@ impl Shared {
         for (group, shares) in [(early, shares_early), (late, shares_late)] {
             for follower in group {
                 if shares {
-                    follower.subject.end(outcome.clone(), &self.policies);
+                    follower.subject.end(outcome.clone(), &self.judge);
                 } else {
                     // One asks for all, unless answers depend on who asks.
                     self.add(follower, !by_asker);
                 }
             }
         }
-        question.subject.end(outcome, &self.policies);
+        question.subject.end(outcome, &self.judge);
     }
 
     /// Grants a service more time for a question, once; gives what is left, in milliseconds.

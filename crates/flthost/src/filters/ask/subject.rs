@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::question::Outcome;
 use super::{Agree, Ask};
+use crate::judge::Judge;
 use crate::operation::{Operation, Pended, Verdict};
-use crate::policy::{Cause, Policies};
+use crate::policy::Cause;
 
 /// Whom a question's answer is for.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Voice {
 pub(super) struct Ballot {
     agree: Agree,
     /// For voices that are lost.
-    policies: Policies,
+    judge: Arc<Judge>,
     count: Mutex<Count>,
 }
 
@@ -66,12 +67,12 @@ impl Subject {
         }
     }
 
-    /// This is what became of the question, at a port with these policies.
-    pub(super) fn end(self, outcome: Outcome, policies: &Policies) {
+    /// This is what became of the question, at a port where this decides in the place of services.
+    pub(super) fn end(self, outcome: Outcome, judge: &Judge) {
         match self {
             Self::Voice(mut voice) => {
                 voice.is_cast = true;
-                voice.ballot.cast(outcome, policies);
+                voice.ballot.cast(outcome, judge);
             }
             Self::Whole(pended) => {
                 let kind = pended.operation().map(Operation::kind);
@@ -80,7 +81,7 @@ impl Subject {
                     Outcome::Denied { reason, .. } => Decided::Denied { reason },
                     Outcome::Policy(cause, reason) => {
                         let Some(kind) = kind else { return };
-                        Decided::ByPolicy(policies.verdict(kind, cause, reason))
+                        Decided::ByPolicy(judge.verdict(kind, cause, reason))
                     }
                     // Questions about whole operations are never withdrawn; dropped, it is decided as the host's failure.
                     Outcome::Withdrawn => return,
@@ -107,12 +108,7 @@ impl Decided {
 
 impl Ballot {
     /// Of so many voices.
-    pub(super) fn new(
-        pended: Pended,
-        voices: usize,
-        agree: Agree,
-        policies: Policies,
-    ) -> Arc<Self> {
+    pub(super) fn new(pended: Pended, voices: usize, agree: Agree, judge: Arc<Judge>) -> Arc<Self> {
         let count = Count {
             pended: Some(pended),
             missing: voices,
@@ -122,7 +118,7 @@ impl Ballot {
         };
         Arc::new(Self {
             agree,
-            policies,
+            judge,
             count: Mutex::new(count),
         })
     }
@@ -146,10 +142,10 @@ impl Ballot {
         ask.withdraw(token);
     }
 
-    fn cast(&self, outcome: Outcome, policies: &Policies) {
+    fn cast(&self, outcome: Outcome, judge: &Judge) {
         let mut count = self.lock();
         count.missing = count.missing.saturating_sub(1);
-        let Some(decided) = count.take_in(outcome, policies, self.agree) else {
+        let Some(decided) = count.take_in(outcome, judge, self.agree) else {
             return;
         };
         let pended = count.pended.take();
@@ -170,7 +166,7 @@ impl Ballot {
 
 impl Count {
     /// Counts a voice: how the operation goes on, if that is clear now.
-    fn take_in(&mut self, outcome: Outcome, policies: &Policies, agree: Agree) -> Option<Decided> {
+    fn take_in(&mut self, outcome: Outcome, judge: &Judge, agree: Agree) -> Option<Decided> {
         let kind = self.pended.as_ref()?.operation()?.kind();
         match outcome {
             Outcome::Denied { reason, .. } => return Some(Decided::Denied { reason }),
@@ -181,7 +177,7 @@ impl Count {
                 }
             }
             Outcome::Policy(cause, reason) => {
-                let verdict = policies.verdict(kind, cause, reason);
+                let verdict = judge.verdict(kind, cause, reason);
                 let stricter = |other: &Verdict| verdict.action.denies() && !other.action.denies();
                 if self.by_policy.as_ref().is_none_or(stricter) {
                     self.by_policy = Some(verdict);
@@ -211,7 +207,7 @@ impl Drop for Voice {
     fn drop(&mut self) {
         if !self.is_cast {
             let outcome = Outcome::Policy(Cause::Crash, "dropped undecided".to_owned());
-            self.ballot.cast(outcome, &self.ballot.policies);
+            self.ballot.cast(outcome, &self.ballot.judge);
         }
     }
 }
