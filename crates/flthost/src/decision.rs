@@ -3,7 +3,7 @@
 //! The log is a bounded ring that may drop; an answer never waits for it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,6 +23,8 @@ pub struct Decider {
     policies: Policies,
     monitor: bool,
     cache: Arc<Cache>,
+    /// Somebody reads the log.
+    heard: Arc<AtomicBool>,
     pending: AtomicUsize,
     counters: Counters,
     ring: Mutex<Ring>,
@@ -82,11 +84,17 @@ pub(crate) const RING: usize = 1_024;
 impl Decider {
     /// Decides by these policies; in `monitor` mode everything goes on.
     #[must_use]
-    pub(crate) fn new(policies: Policies, monitor: bool, cache: Arc<Cache>) -> Self {
+    pub(crate) fn new(
+        policies: Policies,
+        monitor: bool,
+        cache: Arc<Cache>,
+        heard: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             policies,
             monitor,
             cache,
+            heard,
             pending: AtomicUsize::new(0),
             counters: Counters::default(),
             ring: Mutex::default(),
@@ -169,6 +177,10 @@ impl Decider {
         self.counters
             .would_deny
             .fetch_add(u64::from(spared), Ordering::Relaxed);
+        // To wake the log for nobody would cost more than all of the above.
+        if !self.heard.load(Ordering::Relaxed) {
+            return;
+        }
         self.log(Decision {
             id: operation.id,
             time: SystemTime::now(),
@@ -237,9 +249,12 @@ impl Decider {
         };
     }
 
+    /// So many answers were taken by nobody.
+    pub(crate) fn count_unanswered(&self, count: u64) {
+        self.counters.unanswered.fetch_add(count, Ordering::Relaxed);
+    }
+
     fn count_answer(&self, taken: bool) {
-        if !taken {
-            self.counters.unanswered.fetch_add(1, Ordering::Relaxed);
-        }
+        self.count_unanswered(u64::from(!taken));
     }
 }

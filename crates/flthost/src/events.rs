@@ -136,7 +136,8 @@ impl MuteChange {
 #[derive(Debug, Default)]
 pub struct Events {
     state: Mutex<State>,
-    heard: AtomicBool,
+    /// Shared with whoever would otherwise put together what nobody reads.
+    heard: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -167,6 +168,11 @@ impl Events {
             .values()
             .for_each(|listener| greet(&listener.port, &event));
         state.started = Some(event);
+    }
+
+    /// Whether anybody listens, as it changes.
+    pub(crate) fn heard(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.heard)
     }
 
     /// Whether anybody listens.

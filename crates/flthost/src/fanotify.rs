@@ -7,7 +7,7 @@
 #![allow(unsafe_code)] // Neither std nor rustix has fanotify.
 
 use std::ffi::{c_int, c_uint};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use crate::answers::{Answer, Answers};
 pub use crate::fanotify_error::{GroupError, MarkError};
 pub(crate) use crate::fanotify_event::AnswerBuffer;
 use crate::fanotify_event::RESPONSE_LEN;
@@ -42,7 +43,11 @@ pub struct Group {
     fd: OwnedFd,
     dropped: AtomicU64,
     journal: Option<(Journal, usize)>,
+    pub(crate) answers: Answers,
 }
+
+/// Answers that one system call carries.
+const TOGETHER: usize = 64;
 
 impl Group {
     /// Creates a group without marks: close-on-exec, nonblocking, queue and marks unlimited.
@@ -78,6 +83,7 @@ impl Group {
             fd,
             dropped: AtomicU64::new(0),
             journal: None,
+            answers: Answers::default(),
         }
     }
 
@@ -107,13 +113,44 @@ impl Group {
         number: RawFd,
         response: Response,
     ) -> Result<Response, AnswerError> {
-        if self
-            .journal
-            .is_some_and(|(journal, _)| !journal.claim(number))
-        {
+        if !self.claims(number) {
             return Err(AnswerError::NotPending);
         }
         self.respond(number, response)
+    }
+
+    /// Whether this event is still this process's to answer; from now on it is nobody else's.
+    fn claims(&self, number: RawFd) -> bool {
+        self.journal
+            .is_none_or(|(journal, _)| journal.claim(number))
+    }
+
+    /// Answers several events that this process has read; how many were not taken, or handed over meanwhile.
+    pub(crate) fn respond_together(&self, answers: &[Answer]) -> u64 {
+        let mut failed = 0;
+        for some in answers.chunks(TOGETHER) {
+            let owed = some.iter().filter(|answer| self.claims(answer.number));
+            let mut bytes = [[0; RESPONSE_LEN]; TOGETHER];
+            let mut numbers = [(0, Response::Deny); TOGETHER];
+            let mut count = 0;
+            for ((bytes, number), answer) in bytes.iter_mut().zip(&mut numbers).zip(owed) {
+                *bytes = answer.response.to_bytes(answer.number);
+                *number = (answer.number, answer.response);
+                count += 1;
+            }
+            failed += some.len() - count;
+            let mut from = 0;
+            while from < count {
+                let rest = bytes.get(from..count).unwrap_or_default();
+                from += self.write_together(rest);
+                // The kernel stops at one that it does not take: alone, that says why, or is taken in another form.
+                if let Some((number, response)) = numbers.get(from..count).and_then(<[_]>::first) {
+                    failed += usize::from(self.respond(*number, *response).is_err());
+                    from += 1;
+                }
+            }
+        }
+        u64::try_from(failed).unwrap_or(u64::MAX)
     }
 
     /// Finds out whether permission events work here, without touching any filesystem.
@@ -438,6 +475,17 @@ impl Group {
     fn write(&self, number: RawFd, response: Response) -> Result<(), Errno> {
         let bytes: [u8; RESPONSE_LEN] = response.to_bytes(number);
         rustix::io::retry_on_intr(|| rustix::io::write(&self.fd, &bytes)).map(drop)
+    }
+
+    /// How many of these answers the kernel has taken, before one that it does not take.
+    fn write_together(&self, answers: &[[u8; RESPONSE_LEN]]) -> usize {
+        let mut slices = [IoSlice::new(&[]); TOGETHER];
+        for (slice, answer) in slices.iter_mut().zip(answers) {
+            *slice = IoSlice::new(answer);
+        }
+        let slices = slices.get(..answers.len()).unwrap_or_default();
+        let written = rustix::io::retry_on_intr(|| rustix::io::writev(&self.fd, slices));
+        written.map_or(0, |bytes| bytes / RESPONSE_LEN)
     }
 
     fn mark(&self, flags: c_uint, mask: u64, object: BorrowedFd<'_>) -> Result<(), MarkError> {

@@ -51,6 +51,12 @@ impl Permission {
     /// fanotify(7), `struct fanotify_response`.
     pub fn answer(self, response: Response) -> Answered {
         let Self { mut duty, file, .. } = self;
+        if duty.group.answers.take(duty.number, response, &file) {
+            // Who writes it has the duty now, and counts it where it fails.
+            duty.is_given_on();
+            let result = Ok(response);
+            return Answered { result, file };
+        }
         let result = duty.answer(response);
         Answered { result, file }
     }
@@ -84,7 +90,7 @@ impl Permission {
 #[derive(Debug)]
 #[must_use = "the descriptor is closed here, and the kernel may have refused the answer"]
 pub struct Answered {
-    /// What the kernel took: `Deny` in place of a `DenyErrno` that this group or kernel refuses.
+    /// What the kernel took, or, from a group whose answers go out together, will be given: `Deny` in place of a `DenyErrno` that this group or kernel refuses.
     pub result: Result<Response, AnswerError>,
     /// The event's descriptor. Its number may be reused by the next event once all who share it have let go.
     pub file: Arc<OwnedFd>,
@@ -404,8 +410,13 @@ struct Duty {
 }
 
 impl Duty {
+    fn is_given_on(&mut self) {
+        self.owed = false;
+    }
+
     fn answer(&mut self, response: Response) -> Result<Response, AnswerError> {
         self.owed = false;
+        self.group.answers.settle();
         self.group.respond_once(self.number, response)
     }
 }
@@ -491,6 +502,7 @@ pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
 
 impl Permission {
     fn new(group: &Arc<Group>, file: OwnedFd, process: Option<OwnedFd>, default: Response) -> Self {
+        group.answers.owe();
         let duty = Duty {
             group: Arc::clone(group),
             number: file.as_raw_fd(),

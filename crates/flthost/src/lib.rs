@@ -6,6 +6,7 @@
 //! the fanotify groups and restarts the worker. This crate opens, parses and scans nothing of the files themselves: that
 //! is the services' work.
 
+mod answers;
 pub mod cache;
 mod closer;
 pub mod config;

@@ -76,6 +76,13 @@ impl ReaderThreads {
         } else {
             None
         };
+        // Only there do many wait at a time.
+        let (group, pulse) = (Arc::clone(&pair.questions), Arc::clone(&self.pulse));
+        let decider = Arc::clone(&self.readers.decider);
+        spawn("answers", move || {
+            let failed = |count| decider.count_unanswered(count);
+            group.answers.keep_writing(&group, &pulse, failed)
+        })?;
         for role in [Role::Questions, Role::Triage] {
             let (readers, pair) = (Arc::clone(&self.readers), Arc::clone(pair));
             let (pulse, closer) = (Arc::clone(&self.pulse), closer.clone());

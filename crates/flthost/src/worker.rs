@@ -103,13 +103,14 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     let fresh = start.settled.is_none() && !config.take_over;
     lock_memory();
     let cache = Arc::new(Cache::new(config.cache_mode(), held.pairs.clone()));
+    let events = Arc::new(Events::default());
     let decider = Arc::new(Decider::new(
         config.policies,
         config.monitor,
         Arc::clone(&cache),
+        events.heard(),
     ));
     let exempt = Arc::new(Exempt::new());
-    let events = Arc::new(Events::default());
     let remote = held.pairs.iter().any(|pair| pair.slow);
     let services = Services::new(config, &cache, remote)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -152,14 +153,16 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         Arc::clone(&cache),
         Arc::clone(&services),
         Arc::clone(&mutes),
+        held.pairs.clone(),
     );
     spawn("pulse", move || {
-        let (pulse, decider, cache, services, mutes) = beating;
+        let (pulse, decider, cache, services, mutes, pairs) = beating;
         pulse.beat(journal, || {
             decider.touch();
             cache.touch();
             services.touch();
             mutes.touch();
+            pairs.iter().for_each(|pair| pair.questions.answers.touch());
         })
     })?;
     let readers = Arc::new(Readers {
@@ -329,6 +332,9 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         }
         // Threads that read or follow end with the process; everything else is put away in order.
         drop(scanners);
+        for pair in &held.pairs {
+            pair.questions.answers.end(&pair.questions);
+        }
         services.stop();
         decider.close_log();
         drop(names);

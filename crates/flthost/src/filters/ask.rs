@@ -253,9 +253,13 @@ impl Shared {
 
     fn add(&self, question: Question, joins: bool) -> u64 {
         let mut state = self.lock();
-        let before = state.next_deadline();
+        let deadline = question.facts.deadline;
         let token = state.add(question, joins);
-        let sooner = state.next_deadline() != before;
+        // As a rule the keeper of deadlines is up sooner, and need not be woken for each question.
+        let sooner = state.looks_at.is_none_or(|looks| deadline < looks);
+        if sooner {
+            state.looks_at = Some(deadline);
+        }
         drop(state);
         if sooner {
             self.changed.notify_all();
@@ -429,7 +433,8 @@ impl Shared {
             let now = Instant::now();
             let late = state.late(now);
             if late.is_empty() {
-                state = match state.next_deadline() {
+                state.looks_at = state.next_deadline();
+                state = match state.looks_at {
                     None => self
                         .changed
                         .wait(state)

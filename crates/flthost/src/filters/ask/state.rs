@@ -19,6 +19,8 @@ pub(super) struct State {
     waiting: VecDeque<u64>,
     /// Questions to be tried alone.
     suspects: VecDeque<u64>,
+    /// When the keeper of deadlines looks again: nothing if only when it is told to.
+    pub(super) looks_at: Option<Instant>,
     /// When each question's time is over.
     times: BTreeSet<(Instant, u64)>,
     /// Files that are being asked about, with everybody who waits for that.
