@@ -6,15 +6,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::fanotify::DirectoryHandle;
 use crate::notice::{Notice, NoticeKind};
 use crate::operation::Operation;
+use crate::polling::is_ready;
 use crate::stamp::FileId;
 
 /// What a filter remembers, by file or by process. The filter owns it; any thread may use it.
@@ -336,12 +338,7 @@ fn mark_of(pid: Pid) -> Option<Mark> {
 
 /// A pidfd is readable when its process has ended.
 fn has_ended(process: &OwnedFd) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
-    poll(&mut fds, Some(&now)) != Ok(0)
+    is_ready(process, PollFlags::IN, Duration::ZERO) != Ok(false)
 }
 
 /// When a process was started: the 22nd field, counted behind the name, which may have anything in it.

@@ -6,9 +6,12 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::process::Pid;
+
+use crate::polling::is_ready;
 
 /// The processes of this host.
 #[derive(Debug)]
@@ -52,11 +55,7 @@ impl Exempt {
         let spawned = self.spawned.lock().unwrap_or_else(PoisonError::into_inner);
         spawned.get(&pid).is_some_and(|pidfd| {
             // A pidfd is readable when its process has ended; the id may mean another process then.
-            let now = Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            };
-            rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)) == Ok(0)
+            is_ready(pidfd, PollFlags::IN, Duration::ZERO) == Ok(false)
         })
     }
 }

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -27,6 +27,7 @@ use rustix::net::{
 };
 
 use crate::config::Config;
+use crate::polling::is_ready;
 
 /// What goes over in one packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -233,15 +234,10 @@ impl Wire {
     }
 
     fn wait(&self, what: PollFlags) -> io::Result<()> {
-        let limit = Timespec {
-            tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap_or(10),
-            tv_nsec: 0,
-        };
-        match poll(&mut [PollFd::new(&self.0, what)], Some(&limit)) {
-            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+        if is_ready(&self.0, what, PATIENCE)? {
+            return Ok(());
         }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -9,9 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::fanotify::{AnswerBuffer, Defaults, Group};
+use crate::polling::is_ready;
 use crate::supervisor_memory::{Journal, Owner};
 
 /// The threads.
@@ -118,14 +119,7 @@ impl Shared {
             journal.give(place, Owner::Supervisor);
             drop(answer);
             // Both fail only if this is no group any more; then there is nothing to answer.
-            let slice = Timespec {
-                tv_sec: 0,
-                tv_nsec: SLICE_NS,
-            };
-            if matches!(
-                poll(&mut [PollFd::new(group, PollFlags::IN)], Some(&slice)),
-                Ok(1..)
-            ) {
+            if is_ready(group, PollFlags::IN, SLICE) == Ok(true) {
                 group.answer_all(&mut buffer, defaults).ok();
             }
             answer = self.lock();
@@ -137,7 +131,7 @@ impl Shared {
 const STACK: usize = 64 * 1024;
 
 /// How long a thread waits for an operation before it looks whether it is still to answer.
-const SLICE_NS: i64 = 50_000_000;
+const SLICE: Duration = Duration::from_millis(50);
 
 /// Time for all threads to look: those that have not by then are inside a filesystem.
 const PATIENCE: Duration = Duration::from_millis(200);

@@ -45,6 +45,7 @@ pub mod opener;
 mod operation;
 pub mod pair;
 mod policy;
+mod polling;
 mod pulse;
 mod reader;
 pub mod rule;

@@ -23,6 +23,7 @@ use crate::fanotify::{
     DirectoryHandle, Group, MarkError, Notifier, Watch, WatchEvent, open_parent,
 };
 use crate::marks::way::{DIRECTORY, Way, list_directories};
+use crate::mounts::{Mount, MountList};
 
 mod way;
 
@@ -396,35 +397,13 @@ fn is_filesystem_root(dir: BorrowedFd<'_>) -> bool {
     let Ok(stat) = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) else {
         return false;
     };
+    let shows_root = |mount: &Mount| mount.id == stat.stx_mnt_id && mount.root.as_os_str() == "/";
     stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
         && StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID)
-        && fs::read("/proc/self/mountinfo")
-            .is_ok_and(|text| root_of_mount(&text, stat.stx_mnt_id) == Some(b"/"))
-}
-
-/// The root field of mount `id` in /proc/self/mountinfo: its fields are id, parent, device, root.
-fn root_of_mount(mountinfo: &[u8], id: u64) -> Option<&[u8]> {
-    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let this: u64 = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        (this == id).then_some(())?;
-        fields.nth(2)
-    })
+        && MountList::open()
+            .and_then(|mut list| list.read())
+            .is_ok_and(|mounts| mounts.iter().any(shows_root))
 }
 
 /// Reads of the watch per `follow`: some thousand events, then the caller gets its thread back.
 const MAX_READS: usize = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_root_of_a_mount_is_found_by_its_id() {
-        let text = b"22 1 8:1 / / rw - ext4 /dev/sda rw\n31 22 8:1 /srv /data rw - ext4 x rw\n";
-        assert_eq!(root_of_mount(text, 22), Some(&b"/"[..]));
-        assert_eq!(root_of_mount(text, 31), Some(&b"/srv"[..]));
-        assert_eq!(root_of_mount(text, 2), None);
-        assert_eq!(root_of_mount(b"garbage\n\n7\n", 7), None);
-    }
-}

@@ -8,10 +8,12 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::opener::mount_of;
+use crate::polling::is_ready;
 
 /// The mounts of this process's namespace.
 #[derive(Debug, Default)]
@@ -51,11 +53,7 @@ impl State {
             return;
         };
         // Looked at before it is read, so that a change meanwhile shows next time.
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let quiet = poll(&mut [PollFd::new(&*table, PollFlags::PRI)], Some(&now)) == Ok(0);
+        let quiet = is_ready(&*table, PollFlags::PRI, Duration::ZERO) == Ok(false);
         if quiet && !fresh {
             return;
         }

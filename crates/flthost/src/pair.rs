@@ -15,13 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::Pid;
 
 use crate::fanotify::{AnswerBuffer, Class, Group, GroupError, Response};
 use crate::filesystem::Filesystem;
 use crate::operation::Operation;
+use crate::polling;
 use crate::stamp::{FileId, Stamp};
 use crate::supervisor_memory::Journal;
 use crate::supervisor_os::{fork, reap};
@@ -300,11 +301,7 @@ fn is_asked_first(one: &Group, other: &Group) -> Option<bool> {
             PollFd::new(other, PollFlags::IN),
             PollFd::new(&opener.pidfd, PollFlags::IN),
         ];
-        let left = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let polled = poll(&mut fds, Some(&left));
+        let polled = polling::wait(&mut fds, left);
         let ready = fds.map(|fd| !fd.revents().is_empty());
         let [asked_one, asked_other, ended] = ready;
         if asked_one || asked_other {

@@ -6,10 +6,13 @@
 use std::fmt::{self, Display, Write};
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use rustix::net::SendFlags;
+
+use crate::polling::is_ready;
 
 /// Says one line, which begins with the program's name. Never waits and never fails.
 pub fn say(text: impl Display) {
@@ -31,11 +34,7 @@ pub fn say(text: impl Display) {
 
 /// Writes what can be written without waiting.
 fn write_now(to: BorrowedFd<'_>, text: &[u8]) {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    if poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&now)) != Ok(1) {
+    if is_ready(to, PollFlags::OUT, Duration::ZERO) != Ok(true) {
         return;
     }
     // Others write to the same pipe or socket, which may be full again by now; and its flags are theirs too, so each
@@ -84,7 +83,6 @@ mod tests {
     use std::sync::Barrier;
     use std::sync::mpsc::channel;
     use std::thread;
-    use std::time::Duration;
 
     #[test]
     fn what_is_said_comes_and_nobody_waits_when_others_fill_the_pipe_meanwhile() {

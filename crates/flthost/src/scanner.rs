@@ -11,12 +11,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fltport::ServerPort;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::events::{Event, Events};
 use crate::exempt::Exempt;
 use crate::filters::Ask;
+use crate::polling::is_ready;
 use crate::say::say;
 use crate::supervisor_os::{Child, Program, reap, spawn};
 
@@ -188,15 +189,7 @@ impl Shared {
         self.pid.store(pid, Ordering::Relaxed);
         let mut told = None;
         loop {
-            let slice = rustix::event::Timespec {
-                tv_sec: 0,
-                tv_nsec: 100_000_000,
-            };
-            let ended = rustix::event::poll(
-                &mut [PollFd::new(&child.pidfd, PollFlags::IN)],
-                Some(&slice),
-            );
-            if matches!(ended, Ok(count) if count > 0) {
+            if is_ready(&child.pidfd, PollFlags::IN, SLICE) == Ok(true) {
                 break;
             }
             if self.is_stopping() && told.get_or_insert_with(Instant::now).elapsed() > PAUSE {
@@ -277,6 +270,9 @@ fn open_regular(path: &Path) -> io::Result<OwnedFd> {
     }
     Ok(file)
 }
+
+/// How long the scanner is waited for before it is looked whether it was told to end.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// Rules files that a directory may have: each is a descriptor of the scanner's.
 const RULES_MAX: usize = 48;

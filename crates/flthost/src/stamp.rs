@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, FileType, StatxFlags, makedev, statx};
+use rustix::io::Errno;
 
 /// Which file, among all of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,9 +48,14 @@ pub(crate) struct Look {
 impl Look {
     /// Looks as [`Stamp::of`] does.
     pub(crate) fn at(file: BorrowedFd<'_>) -> Option<Self> {
+        Self::try_at(file).ok()
+    }
+
+    /// As [`Self::at`], and why not.
+    pub(crate) fn try_at(file: BorrowedFd<'_>) -> Result<Self, Errno> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
-        let stat = statx(file, c"", flags, wanted).ok()?;
+        let stat = statx(file, c"", flags, wanted)?;
         let told = StatxFlags::from_bits_retain(stat.stx_mask);
         let stamp = Stamp {
             id: FileId {
@@ -65,7 +71,7 @@ impl Look {
             links: stat.stx_nlink,
         };
         let mount = told.contains(StatxFlags::MNT_ID).then_some(stat.stx_mnt_id);
-        Some(Self { stamp, mount })
+        Ok(Self { stamp, mount })
     }
 }
 

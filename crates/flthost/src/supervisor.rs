@@ -18,13 +18,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Pid, Signal, pidfd_send_signal, set_dumpable_behavior};
 
 use crate::config::Config;
 use crate::fanotify::{Defaults, Group, Response};
 use crate::keepers::Keepers;
+use crate::polling::{self, is_ready};
 use crate::say::say;
 pub use crate::start::StartError;
 use crate::start::{Held, lock_memory};
@@ -257,7 +258,7 @@ impl Supervisor<'_> {
         }
         all[LINGERING..].copy_from_slice(&[signals, worker_fd, lifeline]);
         let mut fds = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        if poll(&mut fds, Some(&timespec(limit))).is_err() {
+        if polling::wait(&mut fds, limit).is_err() {
             return (false, None);
         }
         let ready = fds.map(|fd| !fd.revents().is_empty());
@@ -444,11 +445,7 @@ impl Supervisor<'_> {
 }
 
 fn is_readable(group: &Group) -> bool {
-    let now = timespec(Duration::ZERO);
-    matches!(
-        poll(&mut [PollFd::new(group, PollFlags::IN)], Some(&now)),
-        Ok(1..)
-    )
+    is_ready(group, PollFlags::IN, Duration::ZERO) == Ok(true)
 }
 
 /// The file in which the system says how a process is. Nothing of it is on a filesystem that could be guarded.
@@ -472,21 +469,6 @@ fn has_ended(state: &OwnedFd) -> bool {
 
 /// Whether a process ends within this time.
 fn is_gone(child: &Child, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
-    loop {
-        let left = timespec(end.saturating_duration_since(Instant::now()));
-        match poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(0) => return false,
-            Ok(_) => return true,
-            // Interrupted.
-            Err(_) => {}
-        }
-    }
-}
-
-fn timespec(length: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: length.subsec_nanos().into(),
-    }
+    // Where the system cannot wait, nobody knows: as one that lingers.
+    is_ready(&child.pidfd, PollFlags::IN, limit) == Ok(true)
 }

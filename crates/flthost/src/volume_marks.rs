@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, statx};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::fanotify::{Group, MarkError};
 use crate::mounts::Mount;
 use crate::pair::Pair;
+use crate::stamp::Look;
 
 /// Why a mount is not marked.
 #[derive(Debug)]
@@ -59,12 +60,12 @@ fn open(mount: &Mount) -> Result<OwnedFd, Failure> {
     // First without opening it: a device or a pipe that is opened does things.
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let seen = rustix::fs::open(&mount.point, look, Mode::empty()).map_err(refused)?;
-    let stat = stat(&seen).map_err(refused)?;
-    if mount_in(&stat).is_some_and(|id| id != mount.id) {
+    let looked = Look::try_at(seen.as_fd()).map_err(refused)?;
+    if looked.mount.is_some_and(|id| id != mount.id) {
         return Err(Failure::Unreached);
     }
     let read = OFlags::RDONLY | OFlags::CLOEXEC;
-    let opened = match FileType::from_raw_mode(stat.stx_mode.into()) {
+    let opened = match FileType::from_raw_mode(looked.stamp.mode.into()) {
         FileType::Directory => {
             rustix::fs::openat(&seen, c".", read | OFlags::DIRECTORY, Mode::empty())
         }
@@ -75,23 +76,4 @@ fn open(mount: &Mount) -> Result<OwnedFd, Failure> {
         _ => return Err(Failure::Unreached),
     };
     opened.map_err(refused)
-}
-
-/// The mount that something was opened by; nothing before Linux 5.8.
-///
-/// # References
-/// statx(2), `STATX_MNT_ID`.
-pub(crate) fn mount_of(object: impl AsFd) -> Option<u64> {
-    mount_in(&stat(object).ok()?)
-}
-
-fn mount_in(stat: &Statx) -> Option<u64> {
-    let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
-    told.then_some(stat.stx_mnt_id)
-}
-
-/// As the kernel has it, without asking a server or a daemon.
-fn stat(object: impl AsFd) -> Result<Statx, Errno> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    statx(object, c"", flags, StatxFlags::TYPE | StatxFlags::MNT_ID)
 }

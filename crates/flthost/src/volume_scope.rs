@@ -2,6 +2,7 @@
 //!
 //! Nothing here touches a filesystem.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use rustix::fs::Dev;
@@ -11,8 +12,8 @@ use crate::marks::TargetKind;
 use crate::mounts::Mount;
 use crate::mutes::Sort;
 use crate::rule::Subject;
+use crate::stamp::Look;
 use crate::start::Held;
-use crate::volume_marks::mount_of;
 
 /// What is to be guarded.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Scope {
     pub(crate) fn of(held: &Held, config: &Config) -> Self {
         let guarded = held.guarded.iter().map(|guarded| Guarded {
             path: guarded.target.path().to_path_buf(),
-            mount: mount_of(&guarded.target),
+            mount: Look::at(guarded.target.as_fd()).and_then(|look| look.mount),
             device: guarded.target.device(),
             whole: guarded.target.kind() == TargetKind::Filesystem,
         });

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::crowd::{self, Crowd};
 use common::host::{Host, Service, allow, name, until};
-use common::{Place, run, text};
+use common::{Place, overlay, run, text};
 use fltport::protocol::file::{Answer, Verdict};
 use fltport::{Client, Message};
 use rustix::time::{ClockId, clock_gettime};
@@ -367,17 +367,7 @@ fn a_writer_beneath_an_overlay_is_seen() {
     let merged = place.outside("merged");
     let file = place.file("upper/file");
     age(&file);
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        text(&lower),
-        text(&upper),
-        text(&work)
-    );
-    if !run(
-        "mount",
-        ["-t", "overlay", "-o", &options, "none", text(&merged)],
-    ) {
-        println!("skipped: no overlay here");
+    if !overlay(&lower, &upper, &work, &merged) {
         return;
     }
     let host = Host::start(&place, &STRICT);

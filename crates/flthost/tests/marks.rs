@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{Place, asks, descriptors, open, opener, outcome, question, readable, run, text};
+use common::{
+    Place, asks, descriptors, open, opener, outcome, overlay, question, readable, run, text,
+};
 use flthost::fanotify::{Class, Group, Response, Watch};
 use flthost::marks::{MarkedTree, Target, TargetError, TargetKind, TreeError, follow, mark_tree};
 use rustix::io::Errno;
@@ -216,17 +218,7 @@ fn a_storm_of_new_and_moved_directories_leaves_no_hole() {
 fn a_filesystem_without_handles_is_rescanned() {
     let Some(place) = Place::new() else { return };
     let [lower, upper, work, all] = ["lower", "upper", "work", "all"].map(|name| place.dir(name));
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        text(&lower),
-        text(&upper),
-        text(&work)
-    );
-    if !run(
-        "mount",
-        ["-t", "overlay", "-o", &options, "none", text(&all)],
-    ) {
-        println!("skipped: no overlayfs");
+    if !overlay(&lower, &upper, &work, &all) {
         return;
     }
     place.file("all/tree/file");

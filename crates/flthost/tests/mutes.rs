@@ -11,7 +11,7 @@ use std::process::Command;
 
 use common::host::{Host, answer, command, judge, opens, refused, start_opener, until};
 use common::strict::{Strict, cat, list, opens_with, quiet};
-use common::{Place, outcome, run, runner, text};
+use common::{Place, outcome, overlay, run, runner, text};
 use fltport::protocol::explain::Explain;
 use fltport::protocol::file::{Operation, PathValidity, Question, Verdict};
 use fltport::protocol::read;
@@ -296,17 +296,7 @@ fn layers_and_overlays_are_told_apart() {
     let lower = place.file("lower/file");
     let (upper, work) = (place.dir("upper"), place.dir("work"));
     let merged = place.outside("merged");
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        text(lower.parent().unwrap()),
-        text(&upper),
-        text(&work)
-    );
-    if !run(
-        "mount",
-        ["-t", "overlay", "-o", &options, "none", text(&merged)],
-    ) {
-        println!("skipped: no overlay here");
+    if !overlay(lower.parent().unwrap(), &upper, &work, &merged) {
         return;
     }
     let strict = Strict::start(&place, &["--guard", text(&merged), "--monitor"]);

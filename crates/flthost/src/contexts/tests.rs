@@ -1,3 +1,4 @@
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 use super::*;

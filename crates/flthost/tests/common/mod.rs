@@ -118,6 +118,18 @@ pub(crate) fn run<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) ->
         .is_ok_and(|s| s.success())
 }
 
+/// Mounts an overlay at `merged`; says so where that does not work.
+pub(crate) fn overlay(lower: &Path, upper: &Path, work: &Path, merged: &Path) -> bool {
+    let [lower, upper, work] = [lower, upper, work].map(text);
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let arguments = ["-t", "overlay", "-o", &options, "none", text(merged)];
+    let mounted = run("mount", arguments);
+    if !mounted {
+        println!("skipped: no overlay here");
+    }
+    mounted
+}
+
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
