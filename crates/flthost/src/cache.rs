@@ -105,7 +105,8 @@ impl Cache {
 
     /// Looks at a file whose operation has just been read: when that was, as the cache counts time, and whether somebody
     /// can write to the file, who may be the opener himself. Then nothing is known of it any more: a store through a
-    /// mapping may leave no other trace. Has to be done for every operation that is seen, whoever decides it.
+    /// mapping may leave no other trace. Has to be done for every operation that is seen, whoever decides it, where files
+    /// may be kept at all; elsewhere there is no stamp to give, and yes is the answer.
     pub(crate) fn look(&self, file: BorrowedFd<'_>, stamp: Option<&Stamp>) -> (u64, bool) {
         let now = self.time.load(Ordering::Acquire);
         let Some(stamp) = stamp.filter(|stamp| self.mode != CacheMode::Off && stamp.is_file())
@@ -129,7 +130,8 @@ impl Cache {
         let known =
             entry.is_some_and(|entry| entry.stamp == *stamp && entry.is_for(operation.kind()));
         drop(state);
-        if known {
+        // As a rule it comes again, among questions: it is counted once.
+        if known && !operation.is_repeated() {
             self.hits.fetch_add(1, Ordering::Relaxed);
         }
         known

@@ -92,6 +92,7 @@ impl Control {
         let policies = self.decider.policies();
         let (services, asked, waiting) = self.services.load();
         let (opens, execs) = self.trace.counts();
+        let (cached, in_kernel) = self.decider.cache().counts();
         json!({
             "instance": self.config.instance,
             "version": env!("CARGO_PKG_VERSION"),
@@ -109,6 +110,7 @@ impl Control {
                 "by_service": count(&counters.by_service), "by_policy": count(&counters.by_policy),
                 "exempt": count(&counters.exempt), "unanswered": count(&counters.unanswered),
                 "unopenable": count(&counters.unopenable), "unlogged": count(&counters.unlogged),
+                "cached": cached, "in_kernel": in_kernel,
             },
             "services": services,
             "service_ports": self.services.list(),

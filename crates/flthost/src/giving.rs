@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -17,6 +18,9 @@ use crate::supervisor_memory::Owed;
 /// Time for readers to finish what they have in their hands.
 const HALT: Duration = Duration::from_millis(500);
 
+/// Between two tries to let somebody in. What fails there, as a rule for want of descriptors, fails again at once.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Waits for the next host, as often as it takes, and gives it everything; it waits to hear that this one is gone. Nothing:
 /// nobody can come.
 pub(crate) fn keep_door(config: &Config, held: &Held, readers: &Readers) -> Option<Wire> {
@@ -28,19 +32,35 @@ pub(crate) fn keep_door(config: &Config, held: &Held, readers: &Readers) -> Opti
         }
     };
     loop {
-        let given = door.next().and_then(|wire| {
-            let given = give(&wire, held, readers).map(|()| wire);
-            if given.is_err() {
+        // It ends with the process, also in the middle of a pause.
+        let wire = let_in(|| door.next(), || thread::sleep(PAUSE));
+        match give(&wire, held, readers) {
+            Ok(()) => return Some(wire),
+            Err(error) => {
                 // Nothing has changed hands: this host goes on.
                 readers.halt.go_on();
+                say(format_args!(
+                    "a handover has failed, and this host goes on: {error}"
+                ));
             }
-            given
-        });
-        match given {
-            Ok(wire) => return Some(wire),
-            Err(error) => say(format_args!(
-                "a handover has failed, and this host goes on: {error}"
-            )),
+        }
+    }
+}
+
+/// Tries to let somebody in until that succeeds, with a pause after each failure; only the first of them is said.
+fn let_in<T>(mut next: impl FnMut() -> io::Result<T>, mut pause: impl FnMut()) -> T {
+    let mut said = false;
+    loop {
+        match next() {
+            Ok(wire) => return wire,
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    say(format_args!(
+                        "nobody can take over for now; it is tried again every second: {error}"
+                    ));
+                }
+                pause();
+            }
         }
     }
 }
@@ -146,5 +166,24 @@ fn decide(held: &Held, pending: &[(i32, Owed, OwnedFd)]) {
             // Whoever waited may have been killed.
             group.respond(*number, owed.response).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_that_does_not_open_is_tried_again_after_a_pause() {
+        let (mut tries, mut pauses) = (0, 0);
+        let next = || {
+            tries += 1;
+            match tries {
+                1..=3 => Err(rustix::io::Errno::MFILE.into()),
+                _ => Ok(tries),
+            }
+        };
+        assert_eq!(let_in(next, || pauses += 1), 4);
+        assert_eq!(pauses, 3);
     }
 }

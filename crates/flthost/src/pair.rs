@@ -6,7 +6,7 @@
 //!
 //! An operation that triage allows for good would still be seen in the group of questions, so its file is ignored there.
 //! That must let no other operation past: triage sees all of them, one after the other, takes the mark away before it sends
-//! one on, and sets none on a file that one is on its way for.
+//! one on, and sets none on a file for which something was ever sent.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -146,9 +146,23 @@ impl Pair {
             self.triage.unignore(file).ok();
             return false;
         }
-        let gate = self.lock();
-        !matches!(gate.get(&stamp.id), Some(Gate::Sent(pids)) if !pids.is_empty())
-            && self.questions.ignore_evictable(file, kind).is_ok()
+        let mut gate = self.lock();
+        if matches!(gate.get(&stamp.id), Some(Gate::Sent(pids)) if !pids.is_empty())
+            || self.questions.ignore_evictable(file, kind).is_err()
+        {
+            return false;
+        }
+        if Stamp::of(file).as_ref() == Some(stamp) {
+            return true;
+        }
+        // What has changed in between and left the marks as they are. Both are changed and not removed, as ever; triage
+        // first, which then sees who is sent on, and waits for this lock with him.
+        self.triage.unignore(file).ok();
+        self.questions.unignore(file).ok();
+        if matches!(gate.get(&stamp.id), Some(Gate::KeptOut)) {
+            gate.remove(&stamp.id);
+        }
+        false
     }
 
     /// Takes back all of [`Self::keep_in_kernel`]: triage sees every open again, and lets no other past it.
@@ -214,6 +228,7 @@ impl Pair {
             && let Some(place) = sent.iter().position(|other| *other == pid)
         {
             sent.swap_remove(place);
+            free_if_empty(sent);
         }
     }
 
@@ -221,13 +236,12 @@ impl Pair {
     pub(crate) fn forget_dead(&self) {
         let is_dead =
             |pid: Pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
-        self.lock().retain(|_, state| match state {
-            Gate::KeptOut => true,
-            Gate::Sent(sent) => {
+        for state in self.lock().values_mut() {
+            if let Gate::Sent(sent) = state {
                 sent.retain(|pid| pid.is_none_or(|pid| !is_dead(pid)));
-                true
+                free_if_empty(sent);
             }
-        });
+        }
     }
 
     /// Forgets which files are kept out: the pair guards another filesystem next, whose numbers may be the same.
@@ -277,6 +291,13 @@ impl Pair {
             (Role::Triage, &self.triage),
             (Role::Questions, &self.questions),
         ]
+    }
+}
+
+/// An account is kept for good; room for who is on the way is not needed when nobody is.
+fn free_if_empty(sent: &mut Vec<Option<Pid>>) {
+    if sent.is_empty() {
+        *sent = Vec::new();
     }
 }
 
@@ -363,6 +384,9 @@ mod tests {
         // What arrives may be another operation of the same process, which triage has allowed.
         pair.arrived(id, pid);
         pair.forget_dead();
+        let gate = pair.lock();
+        assert!(matches!(gate.get(&id), Some(Gate::Sent(sent)) if sent.capacity() == 0));
+        drop(gate);
         assert_eq!(
             [0; 2].map(|_| pair.keep_out(file.as_fd(), id)),
             [false, false]

@@ -98,6 +98,13 @@ fn a_clean_file_is_asked_about_once_until_it_changes() {
             assert!(opens(&file));
         }
         assert_eq!(judge.asked(), if mode == "off" { 5 } else { 1 }, "{mode}");
+        // The second open was on its way before the kernel knew, or it was not; the worker's cache counts every later one.
+        let (cached, in_kernel) = (host.count("cached"), host.count("in_kernel"));
+        match mode {
+            "kernel" => assert!(cached <= 1 && in_kernel == 1, "{cached}, {in_kernel}"),
+            "worker" => assert_eq!((cached, in_kernel), (4, 0)),
+            _ => assert_eq!((cached, in_kernel), (0, 0)),
+        }
     }
     let host = Host::start(&place, &STRICT);
     let judge = Judge::new(&host);
