@@ -15,6 +15,7 @@ use crate::explain::{Watched, explain};
 use crate::fanotify::Notifier;
 use crate::filters::Trace;
 use crate::mutes::Mutes;
+use crate::neighbours;
 use crate::notice::Notices;
 use crate::policy::{Actions, Policies};
 use crate::services::Services;
@@ -91,13 +92,14 @@ impl Control {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let policies = self.decider.policies();
         let (services, asked, waiting) = self.services.load();
+        let supervisor = self.supervisor.load(Ordering::Relaxed);
         let (opens, execs) = self.trace.counts();
         let (cached, in_kernel) = self.decider.cache().counts();
         json!({
             "instance": self.config.instance,
             "version": env!("CARGO_PKG_VERSION"),
             "worker": std::process::id(),
-            "supervisor": self.supervisor.load(Ordering::Relaxed),
+            "supervisor": supervisor,
             "monitor": self.config.monitor,
             "grants_mutes": self.config.services.iter().any(|port| port.grant_mutes),
             "policies": policies_of(policies),
@@ -114,6 +116,7 @@ impl Control {
             },
             "services": services,
             "service_ports": self.services.list(),
+            "others": neighbours::list(self.watched.iter().map(Watched::place), supervisor),
             "volumes": self.volumes.get().map(|volumes| volumes.list()),
             "notices": self.notifier.as_ref().map(|notifier| json!({
                 "told": count(&self.notices.told), "lost": count(&self.notices.lost),

@@ -44,6 +44,11 @@ impl Watched {
         }
     }
 
+    /// The guarded directory, and its filesystem.
+    pub(crate) fn place(&self) -> (&Path, Dev) {
+        (&self.path, self.device)
+    }
+
     /// Whether this guards a file, by the mark on its filesystem or on its directory.
     fn covers(&self, id: FileId, directory: Option<FileId>) -> bool {
         id.device == self.device

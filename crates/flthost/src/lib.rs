@@ -40,6 +40,7 @@ mod mount_table;
 mod mounts;
 pub mod mutes;
 mod names;
+mod neighbours;
 mod notice;
 pub mod opener;
 mod operation;

@@ -16,6 +16,7 @@ use crate::fanotify::{Group, GroupError, Notifier, Watch};
 use crate::filesystem::Filesystem;
 use crate::guarded::Guarded;
 use crate::marks::{Target, TargetError};
+use crate::neighbours;
 use crate::pair::Pair;
 use crate::say::say;
 use crate::supervisor_memory::{GROUPS_MAX, Journal};
@@ -102,6 +103,11 @@ impl Held {
             .map(Target::open)
             .collect::<Result<Vec<_>, _>>()?;
         Group::probe()?;
+        // Before this host has a group of its own. One that takes over is told nothing new.
+        let guards = targets
+            .iter()
+            .map(|target| (target.path(), target.device()));
+        neighbours::warn(guards, |words| say(words));
         let journal = Journal::new(usize::try_from(descriptors).unwrap_or(0))
             .map_err(|error| StartError::System("no memory for the journal", error))?;
         let notifier = notifier(config)?;
