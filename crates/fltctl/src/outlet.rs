@@ -2,7 +2,7 @@
 //!
 //! The guard must go on whatever becomes of its output: a terminal stopped with Ctrl-S, a pipe that nobody reads, a full
 //! disk. So lines are offered, not written. What finds the queue full is lost; how much is said in its place, as soon as
-//! there is room. Not for listings, which may wait for their reader. Next room: `commands/guard.rs`.
+//! there is room. A full disk is tried again, once a second; any other error is the end of the stream. Not for listings, which may wait for their reader. Next room: `commands/guard.rs`.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -51,17 +51,18 @@ enum State {
 }
 
 impl Outlet {
-    /// Starts to write to `stream`. When it breaks, `broken` is called once and later lines are dropped in silence.
+    /// Starts to write to `stream`. `failed` is called once whenever its disk becomes full ([`is_full`]), and once if it
+    /// breaks: then later lines are dropped in silence.
     pub(crate) fn start(
         stream: impl Write + Send + 'static,
         gap: Gap,
-        broken: impl FnOnce(&io::Error) + Send + 'static,
+        mut failed: impl FnMut(&io::Error) + Send + 'static,
     ) -> Self {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
         std::thread::spawn(move || {
-            if let Err(error) = theirs.write_all(stream, gap) {
-                broken(&error);
+            if let Err(error) = theirs.write_all(stream, gap, &mut failed) {
+                failed(&error);
             }
             theirs.end();
         });
@@ -107,12 +108,49 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_all(&self, mut stream: impl Write, gap: Gap) -> io::Result<()> {
+    fn write_all(
+        &self,
+        mut stream: impl Write,
+        gap: Gap,
+        failed: &mut impl FnMut(&io::Error),
+    ) -> io::Result<()> {
+        let mut told = false;
         while let Some(batch) = self.next_batch(gap) {
-            stream.write_all(&batch)?;
-            stream.flush()?;
+            let mut rest = batch.as_slice();
+            while let Err(error) = write_rest(&mut stream, &mut rest) {
+                if !is_full(&error) {
+                    return Err(error);
+                }
+                if !std::mem::replace(&mut told, true) {
+                    failed(&error);
+                }
+                if !self.pause() {
+                    // The end; what is left finds no room any more.
+                    self.give_up(rest);
+                    return Ok(());
+                }
+            }
+            told = false;
         }
         Ok(())
+    }
+
+    /// Lets some time pass; not if this is the end.
+    fn pause(&self) -> bool {
+        let queue = self.lock();
+        let is_open = |queue: &mut Queue| queue.state == State::Open;
+        let waited = self.changed.wait_timeout_while(queue, AGAIN, is_open);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.state == State::Open
+    }
+
+    /// Counts what was taken and not written.
+    fn give_up(&self, rest: &[u8]) {
+        let begun = rest.iter().filter(|byte| **byte == b'\n').count();
+        let mut queue = self.lock();
+        let is_line = |item: &&Item| matches!(item, Item::Line(_));
+        let queued = queue.items.iter().filter(is_line).count();
+        queue.lost += u64::try_from(begun + queued).unwrap_or(u64::MAX);
     }
 
     /// Waits for lines; `None` after the last.
@@ -151,6 +189,25 @@ impl Shared {
     }
 }
 
+/// Writes and flushes what is left, as far as that goes.
+fn write_rest(stream: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match stream.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    stream.flush()
+}
+
+/// Whether there may be room again.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
 impl Queue {
     fn push(&mut self, line: Vec<u8>) {
         if self.items.len() < MOST_LINES && self.bytes.saturating_add(line.len()) <= MOST_BYTES {
@@ -172,12 +229,15 @@ const MOST_LINES: usize = 8192;
 /// Bytes that wait: paths may have 4 KiB each, and a guard should stay small.
 const MOST_BYTES: usize = 4 << 20;
 
+/// Between two tries to write to a disk that is full.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Bytes written at a time: what a pipe takes in one go.
 const BATCH: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
     use super::*;
 
@@ -269,6 +329,70 @@ mod tests {
         }
         outlet.finish(SOON);
         assert_eq!(told.try_iter().count(), 0);
+    }
+
+    /// A disk that is full until it is told to have room, and takes a few bytes at a time.
+    struct Disk {
+        room: Receiver<()>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room.try_recv() == Err(TryRecvError::Empty) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(5);
+            self.written.send(bytes[..taken].to_vec()).unwrap();
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_of_once_and_tried_again_until_every_line_is_whole() {
+        let (make_room, room) = channel();
+        let (written, read) = channel();
+        let (full, told) = channel();
+        let outlet = Outlet::start(Disk { room, written }, tell, move |error| {
+            full.send(is_full(error)).unwrap();
+        });
+        outlet.offer("a line that is longer");
+        assert_eq!(told.recv_timeout(SOON), Ok(true));
+        make_room.send(()).unwrap(); // for the beginning of a line
+        assert_eq!(read.recv_timeout(SOON).unwrap(), b"a lin");
+        outlet.offer("and another");
+        drop(make_room);
+        let mut text = Vec::new();
+        while !text.ends_with(b"another\n") {
+            text.extend(read.recv_timeout(SOON).unwrap());
+        }
+        assert_eq!(text, b"e that is longer\nand another\n");
+        outlet.finish(SOON);
+        assert_eq!((outlet.lost(), told.try_iter().count()), (0, 0));
+    }
+
+    #[test]
+    fn what_a_full_disk_never_took_is_counted_at_the_end_which_comes_at_once() {
+        let (make_room, room) = channel();
+        let (full, told) = channel();
+        let disk = Disk {
+            room,
+            written: channel().0,
+        };
+        let outlet = Outlet::start(disk, tell, move |error| {
+            full.send(is_full(error)).unwrap();
+        });
+        outlet.offer("one");
+        assert_eq!(told.recv_timeout(SOON), Ok(true));
+        outlet.offer("two");
+        outlet.offer("three");
+        outlet.finish(SOON);
+        assert_eq!(outlet.lost(), 3);
+        drop(make_room);
     }
 
     #[test]

@@ -308,8 +308,10 @@ mod tests {
             program: "clamonacc".to_owned(),
             shared: shared.iter().map(PathBuf::from).collect(),
         };
-        let mut found = Neighbours::default();
-        found.complete = true;
+        let mut found = Neighbours {
+            list: Vec::new(),
+            complete: true,
+        };
         assert_eq!(found.words(), None);
         found.list.push(one(7, &[]));
         assert_eq!(

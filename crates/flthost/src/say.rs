@@ -1,4 +1,5 @@
-//! Words for the operator on standard error: said if somebody reads them, lost otherwise.
+//! Words for the operator on standard error: said if somebody reads them, lost and counted otherwise. How many were lost is
+//! said before the next line that can be.
 //!
 //! The standard macro panics when the reader is gone and waits when the reader is slow. Neither may happen to a process
 //! that others wait for: operations would hang behind a full pipe, or pass because the supervisor died of a closed one.
@@ -6,6 +7,7 @@
 use std::fmt::{self, Display, Write};
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
@@ -16,40 +18,89 @@ use crate::polling::is_ready;
 
 /// Says one line, which begins with the program's name. Never waits and never fails.
 pub fn say(text: impl Display) {
-    // No allocation: the supervisor says things where nothing else must be able to fail or wait.
-    let mut line = Line {
-        bytes: [0; LINE_MAX],
-        length: 0,
-    };
-    // What does not fit is cut off.
-    write!(line, "flthostd: {text}").ok();
-    let end = line.length.min(LINE_MAX - 1);
-    if let Some(byte) = line.bytes.get_mut(end) {
-        *byte = b'\n';
-    }
-    let text = line.bytes.get(..=end).unwrap_or_default();
-    // Whether it was read is the reader's own business.
-    write_now(rustix::stdio::stderr(), text);
+    OWN.say(rustix::stdio::stderr(), text);
 }
 
-/// Writes what can be written without waiting.
-fn write_now(to: BorrowedFd<'_>, text: &[u8]) {
+/// What this process has said in vain.
+static OWN: Losses = Losses {
+    lines: AtomicU64::new(0),
+    torn: AtomicBool::new(false),
+};
+
+/// Lines that nobody took: a full pipe, a full disk, a reader who is gone.
+#[derive(Debug)]
+struct Losses {
+    lines: AtomicU64,
+    /// A line was begun and not ended.
+    torn: AtomicBool,
+}
+
+impl Losses {
+    fn say(&self, to: BorrowedFd<'_>, text: impl Display) {
+        // Relaxed: two threads may tell of the same gap, or in turn of parts of it; nothing is published by it.
+        let lost = self.lines.load(Ordering::Relaxed);
+        let caught_up = lost == 0 || {
+            let told = self.write(to, format_args!("lines lost here: {lost}"));
+            if told {
+                self.lines.fetch_sub(lost, Ordering::Relaxed);
+            }
+            told
+        };
+        // Never without what was lost before it.
+        if !(caught_up && self.write(to, text)) {
+            self.lines.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the whole line was taken.
+    fn write(&self, to: BorrowedFd<'_>, text: impl Display) -> bool {
+        // No allocation: the supervisor says things where nothing else must be able to fail or wait.
+        let mut line = Line {
+            bytes: [0; LINE_MAX],
+            length: 0,
+        };
+        let torn = self.torn.swap(false, Ordering::Relaxed);
+        let begin = if torn { "\n" } else { "" };
+        // What does not fit is cut off.
+        write!(line, "{begin}flthostd: {text}").ok();
+        let end = line.length.min(LINE_MAX - 1);
+        if let Some(byte) = line.bytes.get_mut(end) {
+            *byte = b'\n';
+        }
+        let text = line.bytes.get(..=end).unwrap_or_default();
+        let written = write_now(to, text);
+        let torn = if written == 0 {
+            torn
+        } else {
+            written < text.len()
+        };
+        if torn {
+            self.torn.store(true, Ordering::Relaxed);
+        }
+        written == text.len()
+    }
+}
+
+/// Writes what can be written without waiting; how much that was.
+fn write_now(to: BorrowedFd<'_>, text: &[u8]) -> usize {
     if is_ready(to, PollFlags::OUT, Duration::ZERO) != Ok(true) {
-        return;
+        return 0;
     }
     // Others write to the same pipe or socket, which may be full again by now; and its flags are theirs too, so each
     // write has to say for itself that it does not wait.
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    if rustix::net::send(to, text, flags) != Err(Errno::NOTSOCK) {
-        return;
+    match rustix::net::send(to, text, flags) {
+        Err(Errno::NOTSOCK) => {}
+        sent => return sent.unwrap_or(0),
     }
     let at_its_place = u64::MAX;
     let text = [IoSlice::new(text)];
-    let written = pwritev2(to, &text, at_its_place, ReadWriteFlags::NOWAIT);
-    // Terminals, and what else does not know that flag.
-    if let Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) = written {
-        rustix::io::writev(to, &text).ok();
-    }
+    let written = match pwritev2(to, &text, at_its_place, ReadWriteFlags::NOWAIT) {
+        // Terminals, and what else does not know that flag.
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => rustix::io::writev(to, &text),
+        written => written,
+    };
+    written.unwrap_or(0)
 }
 
 /// A line that is being put together.
@@ -79,10 +130,58 @@ const LINE_MAX: usize = 4_096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{MemfdFlags, SealFlags};
     use std::os::fd::AsFd;
     use std::sync::Barrier;
     use std::sync::mpsc::channel;
     use std::thread;
+
+    #[test]
+    fn what_was_lost_is_counted_and_told_before_the_next_line_that_comes() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let losses = Losses {
+            lines: AtomicU64::new(0),
+            torn: AtomicBool::new(false),
+        };
+        let page = [b'x'; LINE_MAX];
+        while write_now(write.as_fd(), &page) > 0 {}
+        losses.say(write.as_fd(), "a");
+        losses.say(write.as_fd(), "b");
+        let mut bytes = [0; 2 * LINE_MAX];
+        let room = rustix::io::read(&read, &mut bytes).unwrap();
+        assert_eq!(room, 2 * LINE_MAX);
+        losses.say(write.as_fd(), "c");
+        let mut length = LINE_MAX;
+        while length == LINE_MAX {
+            length = rustix::io::read(&read, &mut bytes[..LINE_MAX]).unwrap();
+        }
+        losses.say(write.as_fd(), "d");
+        let told = &bytes[..length];
+        let text = "flthostd: lines lost here: 2\nflthostd: c\n";
+        assert_eq!(str::from_utf8(told), Ok(text));
+        let length = rustix::io::read(&read, &mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"flthostd: d\n");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_by_a_full_disk_is_ended_before_the_next() {
+        // A file that may not grow any more is as good as a full disk, and needs none.
+        let file = rustix::fs::memfd_create(c"log", MemfdFlags::ALLOW_SEALING).unwrap();
+        let losses = Losses {
+            lines: AtomicU64::new(0),
+            torn: AtomicBool::new(true),
+        };
+        rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        losses.say(file.as_fd(), "lost");
+        assert_eq!(losses.lines.load(Ordering::Relaxed), 1);
+        assert!(losses.torn.load(Ordering::Relaxed));
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        losses.say(write.as_fd(), "said");
+        let mut bytes = [0; LINE_MAX];
+        let length = rustix::io::read(&read, &mut bytes).unwrap();
+        let text = "\nflthostd: lines lost here: 1\nflthostd: said\n";
+        assert_eq!(str::from_utf8(&bytes[..length]), Ok(text));
+    }
 
     #[test]
     fn what_is_said_comes_and_nobody_waits_when_others_fill_the_pipe_meanwhile() {
@@ -91,7 +190,7 @@ mod tests {
         let mut bytes = [0; 10];
         assert_eq!(rustix::io::read(&read, &mut bytes), Ok(5));
         let page = [b'x'; LINE_MAX];
-        (0..100).for_each(|_| write_now(write.as_fd(), &page)); // more than it takes
+        while write_now(write.as_fd(), &page) > 0 {}
         let (sender, done) = channel();
         let barrier = Barrier::new(2);
         thread::scope(|scope| {

@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::event::{Event, Tally};
 use crate::follow::{Follower, News};
 use crate::host::{End, Host, Woken};
-use crate::outlet::Outlet;
+use crate::outlet::{self, Outlet};
 use crate::privilege;
 use crate::render;
 use crate::request::{Guard, View};
@@ -29,6 +29,7 @@ pub(super) fn run(request: &Guard) -> anyhow::Result<Outcome> {
     let signals = Signals::catch()?;
     let screen = Arc::new(Screen::new(request.view));
     let result = guard(request, &signals, &screen);
+    // Where an error came before the sum.
     screen.lines.finish(FLUSH_LIMIT);
     screen.notices.finish(FLUSH_LIMIT);
     result
@@ -50,6 +51,8 @@ fn guard(request: &Guard, signals: &Signals, screen: &Arc<Screen>) -> anyhow::Re
     follower.expect_end();
     let end = host.end(END_LIMIT)?;
     follower.finish(FLUSH_LIMIT);
+    // What finds no room even now is lost, and part of the sum.
+    screen.lines.finish(FLUSH_LIMIT);
     let was_ready = screen.board().ready;
     if !was_ready && woken == Woken::Ended {
         bail!("flthostd ended before it guarded anything ({})", end);
@@ -129,19 +132,23 @@ impl Screen {
             View::Human { .. } => |lost| render::gap(lost).into_bytes(),
         };
         let teller = Arc::clone(&notices);
-        let broken = move |error: &io::Error| {
+        let failed = move |error: &io::Error| {
             let what = match error.kind() {
                 io::ErrorKind::BrokenPipe => "standard output is closed".to_owned(),
                 _ => format!("cannot write to standard output ({error})"),
             };
             let process = std::process::id();
-            teller.offer(format!(
-                "fltctl: {what}; the guard goes on in silence until Ctrl-C or: kill {process}"
-            ));
+            teller.offer(if outlet::is_full(error) {
+                format!("fltctl: {what}; the guard goes on, and lines wait for room or are counted")
+            } else {
+                format!(
+                    "fltctl: {what}; the guard goes on in silence until Ctrl-C or: kill {process}"
+                )
+            });
         };
         Self {
             view,
-            lines: Outlet::start(io::stdout(), gap, broken),
+            lines: Outlet::start(io::stdout(), gap, failed),
             notices,
             board: Mutex::default(),
         }

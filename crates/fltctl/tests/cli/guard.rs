@@ -1,12 +1,14 @@
 //! `fltctl guard`, whose host is played by a script.
 
 use std::fs;
-use std::process::Command;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::util::{ALLOWED, DENIED, Running, STARTED, Stage, run};
+use crate::util::{ALLOWED, DENIED, Running, STARTED, Stage, run, soon};
 
 #[test]
 fn events_are_passed_on_as_they_came_also_those_of_later_versions() {
@@ -84,11 +86,11 @@ fn a_closed_output_is_told_once_and_the_guard_goes_on() {
 fn an_output_that_nobody_reads_does_not_stop_the_guard() {
     let stage = Stage::new(&["listener", STARTED, "flood 20000"]);
     let mut command = stage.guard();
-    let command = command.stdin(std::process::Stdio::null());
+    let command = command.stdin(Stdio::null());
     let (unread, stdout) = std::io::pipe().unwrap();
     let mut child = command
         .stdout(stdout)
-        .stderr(std::process::Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let stderr = child.stderr.take().unwrap();
@@ -102,6 +104,62 @@ fn an_output_that_nobody_reads_does_not_stop_the_guard() {
         "{said}"
     );
     drop(unread);
+}
+
+/// A tiny filesystem.
+struct Tiny(PathBuf);
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_behind_the_output_stops_nothing_and_lines_come_when_there_is_room() {
+    let stage = Stage::new(&["listener", STARTED, DENIED, "say told everything"]);
+    let point = stage.path("disk");
+    fs::create_dir(&point).unwrap();
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=16k", "none"])
+        .arg(&point);
+    if !mount
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        println!("skipped: cannot mount a tmpfs");
+        return;
+    }
+    let disk = Tiny(point);
+    let filler = disk.0.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write(&[0; 4096]).is_ok() {}
+    let output = disk.0.join("output");
+    let mut child = stage
+        .guard()
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&output).unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let guard = Running::watch(child, stderr);
+    guard.expect_notice("lines wait for room");
+    guard.expect_notice("told everything");
+    assert_eq!(fs::metadata(&output).unwrap().len(), 0);
+    drop(file);
+    fs::remove_file(&filler).unwrap();
+    let expected = format!("{STARTED}\n{DENIED}\n");
+    assert!(soon(|| fs::read_to_string(&output).unwrap() == expected));
+    guard.signal(Signal::TERM);
+    let (code, said) = guard.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("1 denied") && !said.contains("lost"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -59,6 +59,22 @@ impl Host {
                 heard.lock().unwrap().push_str(&words);
             }
         });
+        Self::of(child, said, ports)
+    }
+
+    /// Starts it with its words in a file, which is not read here, and waits until it guards.
+    pub(crate) fn logging(command: &mut Command, ports: PathBuf, log: fs::File) -> Self {
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        let host = Self::of(child.unwrap(), Arc::default(), ports);
+        assert_eq!(host.listen().next()["event"], "started");
+        host
+    }
+
+    fn of(mut child: Child, said: Arc<Mutex<String>>, ports: PathBuf) -> Self {
         let lifeline = child.stdin.take();
         Self {
             child,
