@@ -180,15 +180,22 @@ pub(crate) struct GuardArgs {
     #[arg(long, conflicts_with = "no_mounts")]
     pub(crate) remote: bool,
 
-    /// Do not ask about: path=FILE, tree=DIR, process=FILE, user=NAME, cgroup=PATH, fstype=NAME
-    ///
-    /// With open: or exec: before it for opens or executions alone, and a time such as 10m: for a while.
+    /// What is not asked about: path=FILE, tree=DIR, process=FILE, user=NAME, cgroup=PATH, fstype=NAME; open: or exec:
+    /// before it for opens or executions alone, a time such as 10m: for a while
     #[arg(long = "mute", value_name = "KIND=VALUE")]
     pub(crate) mutes: Vec<String>,
 
     /// Ask only about what one of these matches; written as for --mute
     #[arg(long = "only", value_name = "KIND=VALUE")]
     pub(crate) onlys: Vec<String>,
+
+    /// Directory whose files are not asked about: as --mute tree=DIR
+    #[arg(long = "exclude", value_name = "DIR")]
+    pub(crate) excludes: Vec<PathBuf>,
+
+    /// Let services of this port ask for mutes of their own, for an hour at most
+    #[arg(long, value_name = "PORT", value_parser = ["scan"])]
+    pub(crate) grant_mutes: Option<String>,
 
     /// JSON lines on a terminal too
     #[arg(long)]

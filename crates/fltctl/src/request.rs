@@ -95,6 +95,10 @@ pub(crate) struct HostRequest {
     pub(crate) mutes: Vec<String>,
     /// What is asked about only, in the host's words.
     pub(crate) onlys: Vec<String>,
+    /// Directories whose files are not asked about, absolute.
+    pub(crate) excludes: Vec<PathBuf>,
+    /// The port whose services may ask for mutes.
+    pub(crate) grant_mutes: Option<String>,
     /// The host's default otherwise.
     pub(crate) deadline_ms: Option<u32>,
     /// Whether a tree may have very many directories.
@@ -259,6 +263,12 @@ impl HostRequest {
         for only in &self.onlys {
             option("--only", only.into());
         }
+        for directory in &self.excludes {
+            option("--exclude", directory.into());
+        }
+        if let Some(port) = &self.grant_mutes {
+            option("--grant-mutes", port.into());
+        }
         if let Some(limit) = self.deadline_ms {
             option("--deadline-ms", limit.to_string().into());
         }
@@ -298,6 +308,8 @@ fn demo(args: DemoArgs, port_directory: Option<PathBuf>, here: &Surroundings) ->
         policies: Vec::new(),
         mutes: Vec::new(),
         onlys: Vec::new(),
+        excludes: Vec::new(),
+        grant_mutes: None,
         deadline_ms: Some(DEMO_DEADLINE_MS),
         many_directories: false,
         mounts: Mounts::Local,
@@ -335,6 +347,11 @@ fn guard(
             "give a file with YARA rules, or a directory of such files",
         )
     });
+    // What it is, the host says.
+    let excludes = args
+        .excludes
+        .iter()
+        .map(|typed| existing(typed, "give the path of a directory that exists"));
     let host = HostRequest {
         programs: Programs::beside(&here.executable, args.daemon),
         instance: format!("guard-{}", here.process),
@@ -348,6 +365,8 @@ fn guard(
         policies: args.policies,
         mutes: args.mutes,
         onlys: args.onlys,
+        excludes: excludes.collect::<Result<_, _>>()?,
+        grant_mutes: args.grant_mutes,
         deadline_ms: args.deadline_ms,
         many_directories: args.many_directories,
         mounts: match (args.no_mounts, args.remote) {

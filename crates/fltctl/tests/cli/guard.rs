@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::util::{ALLOWED, DENIED, Running, STARTED, Stage, run, soon};
+use crate::util::{ALLOWED, DENIED, Running, STARTED, Stage, fltctl, run, soon};
 
 #[test]
 fn events_are_passed_on_as_they_came_also_those_of_later_versions() {
@@ -38,7 +38,9 @@ fn the_host_is_told_what_was_typed() {
         stage
             .guard()
             .args(["--monitor", "--deadline-ms", "700"])
-            .args(MUTES),
+            .args(MUTES)
+            .args(["--grant-mutes", "scan", "--exclude"])
+            .arg(stage.path("guarded/../bin")),
     );
     guard.next_line();
     let arguments = fs::read_to_string(stage.path("script.args")).unwrap();
@@ -53,6 +55,9 @@ fn the_host_is_told_what_was_typed() {
         arguments.contains("--mute\nexec:tree=here\n--only\nuser=7\n"),
         "{arguments}"
     );
+    let excluded = stage.path("bin").canonicalize().unwrap();
+    let rest = format!("--exclude\n{}\n--grant-mutes\nscan\n", excluded.display());
+    assert!(arguments.contains(&rest), "{arguments}");
     assert!(arguments.contains("--deadline-ms\n700\n"), "{arguments}");
     assert!(arguments.ends_with("--monitor\n--lifeline"), "{arguments}");
     guard.signal(Signal::INT);
@@ -241,6 +246,41 @@ fn a_host_that_does_not_end_is_killed() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("killed, because it did not end"), "{said}");
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn rules_about_what_is_asked_are_explained_as_the_host_explains_them() {
+    let host = fltctl().get_program().to_owned();
+    let host = PathBuf::from(host).with_file_name("flthostd");
+    if !host.is_file() {
+        println!("skipped: no flthostd beside fltctl");
+        return;
+    }
+    let help = |command: &mut Command| {
+        let (_, text, _) = run(command);
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let theirs = help(Command::new(host).arg("--help"));
+    let ours = help(fltctl().args(["guard", "--help"]));
+    for option in ["--mute", "--only", "--exclude", "--grant-mutes"] {
+        let (_, text) = theirs.split_once(&format!("{option} <")).unwrap();
+        let (text, _) = text.split_once(" --").unwrap();
+        assert!(
+            ours.contains(&format!("{option} <{text}")),
+            "{option} <{text}\n{ours}"
+        );
+    }
+}
+
+#[test]
+fn an_excluded_directory_that_is_not_there_is_an_error_with_advice() {
+    let stage = Stage::new(&[]);
+    let (code, _, said) = run(stage.guard().args(["--exclude", "/not/there"]));
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("/not/there") && said.contains("exists"),
+        "{said}"
+    );
 }
 
 #[test]
