@@ -2,6 +2,7 @@
 //!
 //! No I/O and no decisions here; `request.rs` is next and turns this into settings.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -46,9 +47,15 @@ pub(crate) enum Command {
     /// Not covered, because the kernel does not ask: renaming, deleting, linking, changing permissions or attributes.
     /// Not seen: hard links from outside, and files after they were moved out.
     #[command(
-        after_help = "Examples:\n  sudo fltctl guard ~/Downloads\n  sudo fltctl guard --monitor --rules my.yar /srv/upload"
+        after_help = "Examples:\n  sudo fltctl guard ~/Downloads\n  sudo fltctl guard --monitor --rules my.yar /srv/upload\n  sudo fltctl guard /srv -- --service av@400000 --cache off"
     )]
     Guard(GuardArgs),
+
+    /// Say how each host is: what it guards, who is connected, what was decided, and what is wrong
+    #[command(
+        after_help = "Example:\n  sudo fltctl status\n\nExit status: 0 all is well, 1 something is wrong or no host runs, 2 usage or environment error."
+    )]
+    Status(ListArgs),
 
     /// List port names, who serves them and how many are connected
     #[command(after_help = "Example:\n  sudo fltctl ports")]
@@ -204,6 +211,10 @@ pub(crate) struct GuardArgs {
     /// Show plain allows too (JSON lines always have everything)
     #[arg(long)]
     pub(crate) all: bool,
+
+    /// Further options of flthostd, as its --help has them
+    #[arg(last = true, value_name = "OPTION OF FLTHOSTD")]
+    pub(crate) more: Vec<OsString>,
 
     /// Another program in the place of flthostd
     #[arg(long, hide = true, value_name = "PATH")]

@@ -2,6 +2,8 @@
 //!
 //! Exit statuses come of it: an outcome is 0 or 1, an error is 2. Next rooms: the files of this folder.
 
+use fltport::protocol::control;
+
 use crate::Outcome;
 use crate::request::Request;
 
@@ -12,12 +14,14 @@ mod host;
 mod hosts;
 mod list;
 mod open;
+mod status;
 
 /// Does what was asked.
 pub(crate) fn run(request: &Request) -> anyhow::Result<Outcome> {
     match request {
         Request::Demo(request) => demo::run(request),
         Request::Guard(request) => guard::run(request),
+        Request::List(request) if request.kind == control::Request::Status => status::run(request),
         Request::List(request) => list::run(request),
         Request::Steer(request) => host::run(request),
         Request::Explain(request) => explain::run(request),

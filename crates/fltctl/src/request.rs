@@ -105,6 +105,8 @@ pub(crate) struct HostRequest {
     pub(crate) many_directories: bool,
     /// Which other filesystems are guarded that are mounted below the directories.
     pub(crate) mounts: Mounts,
+    /// Further options, in the host's words.
+    pub(crate) more: Vec<OsString>,
     /// Where ports are.
     pub(crate) port_directory: Option<PathBuf>,
 }
@@ -216,6 +218,7 @@ impl Request {
         Ok(match command {
             Command::Demo(args) => Self::Demo(demo(args, port_directory, here)),
             Command::Guard(args) => Self::Guard(guard(args, port_directory, here)?),
+            Command::Status(args) => list(control::Request::Status, &args, port_directory, here),
             Command::Ports(args) => list(control::Request::Ports, &args, port_directory, here),
             Command::Connections(args) => {
                 list(control::Request::Connections, &args, port_directory, here)
@@ -289,6 +292,7 @@ impl HostRequest {
             arguments.push("--many-directories".into());
         }
         arguments.push("--lifeline".into());
+        arguments.extend(self.more.iter().cloned());
         arguments
     }
 
@@ -313,6 +317,7 @@ fn demo(args: DemoArgs, port_directory: Option<PathBuf>, here: &Surroundings) ->
         deadline_ms: Some(DEMO_DEADLINE_MS),
         many_directories: false,
         mounts: Mounts::Local,
+        more: Vec::new(),
         port_directory,
     };
     Demo {
@@ -374,6 +379,7 @@ fn guard(
             (_, true) => Mounts::All,
             _ => Mounts::Local,
         },
+        more: args.more,
         port_directory,
     };
     let view = if args.json || !here.terminal {

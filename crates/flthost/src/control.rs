@@ -100,6 +100,7 @@ impl Control {
             "version": env!("CARGO_PKG_VERSION"),
             "worker": std::process::id(),
             "supervisor": supervisor,
+            "guards": *self.guards.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
             "monitor": self.config.monitor,
             "grants_mutes": self.config.services.iter().any(|port| port.grant_mutes),
             "policies": policies_of(policies),

@@ -224,18 +224,20 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 impl Neighbours {
-    /// One line; nothing if there is nobody.
+    /// One line about those that share a filesystem; nothing if there is nobody. The others are in the status.
     fn words(&self) -> Option<String> {
         let named = |other: &Neighbour| {
-            let mut words = format!("{} (pid {})", other.program, other.pid);
-            if let Some(place) = other.shared.first() {
-                // The others are in the status.
-                let place = String::from_utf8_lossy(place.as_os_str().as_bytes());
-                words += &format!(", on the filesystem of {}", place.escape_debug());
-            }
-            words
+            // More of them are in the status.
+            let place = other.shared.first()?;
+            let place = String::from_utf8_lossy(place.as_os_str().as_bytes());
+            Some(format!(
+                "{} (pid {}), on the filesystem of {}",
+                other.program,
+                other.pid,
+                place.escape_debug()
+            ))
         };
-        let names: Vec<_> = self.list.iter().map(named).collect();
+        let names: Vec<_> = self.list.iter().filter_map(named).collect();
         let more = if self.complete {
             ""
         } else {
@@ -313,16 +315,21 @@ mod tests {
             complete: true,
         };
         assert_eq!(found.words(), None);
-        found.list.push(one(7, &[]));
+        found.list.push(one(6, &[]));
+        assert_eq!(found.words(), None, "it is elsewhere");
+        found.list.push(one(7, &["/x"]));
         assert_eq!(
             found.words().unwrap(),
-            "another program answers for files too: clamonacc (pid 7): both have to allow, and each may wait for the other"
+            "another program answers for files too: clamonacc (pid 7), on the filesystem of /x: \
+             both have to allow, and each may wait for the other"
         );
         found.list.push(one(8, &["/srv/a\nb", "/x"]));
         found.complete = false;
         let words = found.words().unwrap();
         assert!(
-            words.contains(r"clamonacc (pid 7); clamonacc (pid 8), on the filesystem of /srv/a\nb, and perhaps others:"),
+            words.contains(
+                r"clamonacc (pid 8), on the filesystem of /srv/a\nb, and perhaps others:"
+            ),
             "{words}"
         );
     }

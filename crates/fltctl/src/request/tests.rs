@@ -72,6 +72,15 @@ fn what_was_not_typed_is_left_to_the_host() {
 }
 
 #[test]
+fn what_comes_after_two_dashes_is_the_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let guard = resolve_guard(&["guard", path, "--", "--service", "av@400000"], true);
+    let arguments = guard.host.arguments();
+    assert!(arguments.ends_with(&["--lifeline".into(), "--service".into(), "av@400000".into()]));
+}
+
+#[test]
 fn the_daemons_are_those_beside_this_program() {
     let Request::Demo(demo) = resolve(&["demo"], true).unwrap() else {
         panic!("not a demo")

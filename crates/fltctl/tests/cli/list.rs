@@ -223,3 +223,34 @@ fn usage_errors_have_exit_status_two_and_help_none() {
         "{out}"
     );
 }
+
+#[test]
+fn the_status_of_a_host_is_told_in_sentences_and_by_the_exit_code() {
+    let stage = Stage::new(&[]);
+    let (code, out, _) = run(&mut stage.command("status"));
+    assert_eq!(code, Some(1));
+    assert!(out.contains("nothing is guarded"), "{out}");
+    let port = r#"{"port":"scan","altitude":328000,"services":1,"with_services":0,"waiting":0,"released":false}"#;
+    let guard = r#"{"path":"/srv","kind":"filesystem","directories":0}"#;
+    let status = |supervisor: u32| {
+        format!(
+            r#"{{"version":"1","supervisor":{supervisor},"worker":7,"services":1,"guards":[{guard}],"service_ports":[{port}]}}"#
+        )
+    };
+    let well = serve(&stage, r"\fltport\guard-1\control", &status(6));
+    let (code, out, said) = run(&mut stage.command("status"));
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    for line in [
+        "guard-1: flthostd 1, supervisor 6, worker 7",
+        "  guards      /srv (the whole filesystem)",
+        "  services    scan at 328000: 1 connected, 0 questions with them, 0 waiting",
+    ] {
+        assert!(out.lines().any(|other| other == line), "{out}");
+    }
+    assert_eq!(json_of(&stage, "status")[0]["worker"], 7);
+    drop(well);
+    let _ill = serve(&stage, r"\fltport\guard-2\control", &status(0));
+    let (code, out, _) = run(&mut stage.command("status"));
+    assert_eq!(code, Some(1));
+    assert!(out.contains("WRONG       the supervisor has died"), "{out}");
+}

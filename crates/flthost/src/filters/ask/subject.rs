@@ -10,6 +10,10 @@ use crate::policy::Cause;
 
 /// Whom a question's answer is for.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are whole operations; a box would cost each of them an allocation"
+)]
 pub(super) enum Subject {
     /// It decides this operation, as far as this altitude is concerned.
     Whole(Pended),
