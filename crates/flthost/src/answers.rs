@@ -120,8 +120,11 @@ mod tests {
 
     const OPENERS: usize = 100;
 
+    /// Threads that open a file, and whether each could.
+    type Openers = Vec<thread::JoinHandle<bool>>;
+
     /// Many threads that open a file which this group asks about, and all of their operations.
-    fn many() -> Option<(Arc<Group>, Vec<thread::JoinHandle<bool>>, Vec<Permission>)> {
+    fn many() -> Option<(Arc<Group>, Openers, Vec<Permission>)> {
         let Ok(group) = Group::new(Class::PreContent) else {
             println!("skipped: no fanotify group");
             return None;
