@@ -6,7 +6,7 @@
 //! private modules next door (`fanotify_event`, `fanotify_watch`, `fanotify_notify`) and exported here.
 #![allow(unsafe_code)] // Neither std nor rustix has fanotify.
 
-use std::ffi::{c_int, c_uint};
+use std::ffi::{CString, c_int, c_uint};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -357,6 +357,27 @@ impl Group {
             PERMISSIONS,
             file,
         )
+    }
+
+    /// As [`Group::unignore`], of a file that was opened with `O_PATH` only: opening it otherwise would raise an event.
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::unignore`].
+    ///
+    /// # References
+    ///
+    /// fanotify_mark(2); proc_pid_fd(5).
+    pub(crate) fn unignore_path(&self, file: BorrowedFd<'_>) -> Result<(), MarkError> {
+        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+        let flags = libc::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE;
+        let group = self.fd.as_raw_fd();
+        // SAFETY: (1) the group's descriptor is open: its owner is borrowed; (2) the path is NUL-terminated and lives until
+        // the call is over.
+        let call = || unsafe {
+            libc::fanotify_mark(group, flags, PERMISSIONS, libc::AT_FDCWD, path.as_ptr())
+        };
+        check(call()).map(drop).map_err(MarkError::from_errno)
     }
 
     /// Takes the next events out of the queue; an empty batch means that there were none.

@@ -18,6 +18,7 @@ pub mod exempt;
 mod explain;
 mod facts;
 pub mod fanotify;
+mod fanotify_attributes;
 mod fanotify_error;
 mod fanotify_event;
 mod fanotify_notify;

@@ -1,5 +1,6 @@
 //! Marking what is guarded, in the worker: at its start, and for as long as directories and filesystems appear.
 
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
@@ -64,6 +65,16 @@ pub(crate) fn mark(guarded: &[Guarded], first: bool, many: bool) -> Result<Vec<G
         }
         if target.kind() == TargetKind::Filesystem {
             guarded.pair.set_whole();
+            let dir = target.as_fd().try_clone_to_owned();
+            let followed = dir
+                .map_err(|error| error.to_string())
+                .and_then(|dir| guarded.pair.follow_attributes(dir));
+            if let Err(error) = followed {
+                say(format_args!(
+                    "the kernel keeps no verdicts about {}: {error}",
+                    target.path().display()
+                ));
+            }
             // What an earlier worker's services have found clean is for this one's to say again.
             guarded.pair.forget_in_kernel();
         }

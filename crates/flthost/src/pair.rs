@@ -15,17 +15,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::Pid;
 
-use crate::fanotify::{AnswerBuffer, Class, Group, GroupError, Response};
+use crate::fanotify::{
+    AnswerBuffer, Class, DirectoryHandle, Group, GroupError, MarkError, Response,
+};
+use crate::fanotify_attributes::Attributes;
+use crate::fanotify_watch::look_at;
 use crate::filesystem::Filesystem;
 use crate::operation::Operation;
 use crate::polling;
 use crate::stamp::{FileId, Stamp};
 use crate::supervisor_memory::Journal;
 use crate::supervisor_os::{fork, reap};
+use crate::worker::{fail, spawn};
 
 /// The two groups of a filesystem, or of none yet.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub struct Pair {
     pub(crate) filesystem: OnceLock<Filesystem>,
     gate: Mutex<HashMap<FileId, Gate>>,
     is_whole: AtomicBool,
+    /// Tells whose files the kernel may not keep any more. Without it, it keeps none.
+    attributes: OnceLock<Attributes>,
     /// Until when no file is kept out.
     open_until: OnceLock<Instant>,
     /// Whether closing one of its files may wait for somebody.
@@ -95,6 +103,7 @@ impl Pair {
             filesystem: OnceLock::new(),
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
+            attributes: OnceLock::new(),
             open_until: OnceLock::new(),
             slow: false,
             spare: false,
@@ -138,7 +147,12 @@ impl Pair {
     /// takes both marks away, or, if it comes before the second is set, the first: then triage sees the next open.
     pub(crate) fn keep_in_kernel(&self, operation: &Operation, stamp: &Stamp) -> bool {
         let (file, kind) = (operation.file(), Some(operation.kind()));
-        if self.is_open() || !self.is_whole() || self.triage.ignore_evictable(file, kind).is_err() {
+        if self.is_open() || !self.is_whole() {
+            return false;
+        }
+        // First of all, so that a change of owner or mode is told from here on, or shows in the stamp.
+        let watched = self.attributes.get().map(|all| all.watch(file));
+        if !matches!(watched, Some(Ok(()))) || self.triage.ignore_evictable(file, kind).is_err() {
             return false;
         }
         if Stamp::of(file).as_ref() != Some(stamp) {
@@ -146,7 +160,7 @@ impl Pair {
             self.triage.unignore(file).ok();
             return false;
         }
-        let mut gate = self.lock();
+        let gate = self.lock();
         if matches!(gate.get(&stamp.id), Some(Gate::Sent(pids)) if !pids.is_empty())
             || self.questions.ignore_evictable(file, kind).is_err()
         {
@@ -159,9 +173,6 @@ impl Pair {
         // first, which then sees who is sent on, and waits for this lock with him.
         self.triage.unignore(file).ok();
         self.questions.unignore(file).ok();
-        if matches!(gate.get(&stamp.id), Some(Gate::KeptOut)) {
-            gate.remove(&stamp.id);
-        }
         false
     }
 
@@ -170,6 +181,55 @@ impl Pair {
         // Marks of files only, where the whole filesystem has one of its own. Fails where there are none.
         if self.is_whole() {
             self.triage.unmark_files().ok();
+        }
+    }
+
+    /// Hears from now on of changes that leave [`Self::keep_in_kernel`]'s marks as they are: another owner, or other
+    /// permissions, by which somebody may write to a file through a mapping. `dir` is on the filesystem.
+    ///
+    /// # Errors
+    /// In words, when there can be no group or thread for it. Then nothing is kept in the kernel.
+    pub(crate) fn follow_attributes(self: &Arc<Self>, dir: OwnedFd) -> Result<(), String> {
+        if self.attributes.get().is_some() {
+            return Ok(());
+        }
+        let attributes = Attributes::new().map_err(|error| error.to_string())?;
+        let pair = Arc::clone(self);
+        // It is there before the thread, which is there before anything is kept.
+        self.attributes.set(attributes).ok();
+        spawn("attributes", move || pair.let_changed_go(&dir))
+    }
+
+    fn let_changed_go(&self, dir: &OwnedFd) {
+        let Some(attributes) = self.attributes.get() else {
+            return;
+        };
+        loop {
+            match poll(&mut [PollFd::new(attributes, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => fail(format_args!("cannot wait for changed attributes: {error}")),
+            }
+            let read = attributes.read(|changed| self.let_go(dir.as_fd(), changed.as_ref()));
+            if let Err(error) = read {
+                fail(format_args!(
+                    "cannot read what attributes have changed: {error}"
+                ));
+            }
+        }
+    }
+
+    /// Takes the mark of one file back; those of all if it cannot be told which, or cannot be found.
+    fn let_go(&self, dir: BorrowedFd<'_>, changed: Option<&DirectoryHandle>) {
+        // Triage is enough: it sees the next open, and takes the other group's mark back before it sends that on.
+        let unignore = |handle| match look_at(dir, handle) {
+            Ok(file) => self.triage.unignore_path(file.as_fd()),
+            // It is gone, and its marks with it.
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(()),
+            Err(_) => Err(MarkError::NoHandles),
+        };
+        match changed.map(unignore) {
+            Some(Ok(()) | Err(MarkError::NotMarked)) => {}
+            _ => self.forget_in_kernel(),
         }
     }
 
@@ -234,8 +294,7 @@ impl Pair {
 
     /// Forgets operations whose processes were killed on their way.
     pub(crate) fn forget_dead(&self) {
-        let is_dead =
-            |pid: Pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
+        let is_dead = |pid: Pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH);
         for state in self.lock().values_mut() {
             if let Gate::Sent(sent) = state {
                 sent.retain(|pid| pid.is_none_or(|pid| !is_dead(pid)));
@@ -269,6 +328,7 @@ impl Pair {
             questions: Arc::new(group(questions, 1)),
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
+            attributes: OnceLock::new(),
             open_until: OnceLock::new(),
             filesystem: OnceLock::new(),
             slow,

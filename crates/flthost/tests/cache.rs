@@ -469,3 +469,45 @@ fn whoever_breaks_a_lease_of_the_host_does_not_end_it() {
     }
     assert_eq!(host.worker(), worker);
 }
+
+/// Stores something bad through a mapping, and lets go.
+fn store(path: &Path) {
+    let script = format!(
+        "import mmap,os\n\
+         f = os.open({:?}, os.O_RDWR)\n\
+         m = mmap.mmap(f, 0)\n\
+         m[0:3] = b'bad'\n\
+         m.close(); os.close(f)\n",
+        text(path)
+    );
+    assert!(run("python3", ["-c", &script]));
+}
+
+#[test]
+fn a_file_that_root_gives_to_somebody_is_kept_by_the_kernel_no_longer() {
+    let Some(place) = Place::new() else { return };
+    let [other, given, opened_up] = ["other", "given", "opened_up"].map(|name| place.file(name));
+    age(&opened_up);
+    let host = Host::start(&place, &STRICT);
+    let judge = Judge::new(&host);
+    for file in [&other, &given, &opened_up] {
+        assert!(opens(file) && opens(file));
+    }
+    assert_eq!((judge.asked(), host.count("in_kernel")), (3, 3));
+    chown(&given, Some(61_000), None).unwrap();
+    fs::set_permissions(&opened_up, PermissionsExt::from_mode(0o666)).unwrap();
+    for file in [&given, &opened_up] {
+        // It is told of that, and not asked: so it takes a moment.
+        until("its opens are seen", || {
+            let before = host.count("opens");
+            assert!(opens(file));
+            host.count("opens") > before
+        });
+        store(file);
+        assert!(!opens(file), "{}", file.display());
+    }
+    // The others are kept as before.
+    let before = host.count("opens");
+    assert!(opens(&other));
+    assert_eq!((host.count("opens"), host.count("in_kernel")), (before, 3));
+}
