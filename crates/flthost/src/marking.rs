@@ -11,7 +11,7 @@ use crate::fanotify::Group;
 use crate::guarded::Guarded;
 use crate::marks::{MarkedTree, TargetKind, TreeError, follow_with, mark_tree_with};
 use crate::say::say;
-use crate::worker::fail;
+use crate::threads::fail;
 
 impl Guarded {
     /// Its groups in the order in which they have to be marked: what triage lets pass must be asked about.

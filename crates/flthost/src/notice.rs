@@ -17,7 +17,7 @@ use rustix::process::Pid;
 use crate::fanotify::{DirectoryHandle, Entry, Notifier, RawNotice, open_parent};
 use crate::fanotify_watch::look_at;
 use crate::stack::Stack;
-use crate::worker::fail;
+use crate::threads::fail;
 
 /// One thing that has happened, told after it has.
 ///

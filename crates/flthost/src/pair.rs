@@ -31,7 +31,7 @@ use crate::polling;
 use crate::stamp::{FileId, Stamp};
 use crate::supervisor_memory::Journal;
 use crate::supervisor_os::{fork, reap};
-use crate::worker::{fail, spawn};
+use crate::threads::{fail, spawn};
 
 /// The two groups of a filesystem, or of none yet.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use crate::stack::Stack;
 use crate::stamp::Look;
 use crate::start::BATCH;
 use crate::supervisor_memory::{Journal, Owner};
-use crate::worker::{fail, spawn};
+use crate::threads::{fail, spawn};
 
 /// What the reading threads share.
 #[derive(Debug)]

@@ -24,10 +24,10 @@ use crate::pair::Pair;
 use crate::say::say;
 use crate::start::Held;
 use crate::supervisor_memory::Journal;
+use crate::threads::fail;
 use crate::volume::{Guard, Volume};
 use crate::volume_marks::{Failure, mark};
 use crate::volume_scope::Scope;
-use crate::worker::fail;
 
 /// Guards filesystems that are mounted below guarded directories.
 pub(crate) struct Volumes {

@@ -16,29 +16,16 @@ use crate::table::Row;
 /// Explains. It is so if some host guards the file.
 pub(super) fn run(request: &Explain) -> anyhow::Result<Outcome> {
     let directory = request.port_directory.as_deref();
-    let entries = hosts::entries(directory)?;
     let asked = request.clone();
-    let answers = hosts::ask_all(directory, &entries, move |client| {
+    let (rows, _) = hosts::objects(directory, request.json, move |client| {
         let question = protocol::explain::Explain {
             path: &asked.path,
             process: asked.process.as_deref(),
             user: asked.user.as_deref(),
         };
-        // One object, as a list of one.
-        question.send(client).map(|text| format!("[{text}]"))
-    });
-    for error in &answers.errors {
-        // With a closed standard error the exit status still tells.
-        writeln!(io::stderr(), "fltctl: {}", escape(error)).ok();
-    }
-    let failed = !answers.errors.is_empty();
-    let rows = answers.rows();
+        question.send(client)
+    })?;
     let mut out = io::stdout();
-    if request.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
-    } else if rows.is_empty() && !failed {
-        writeln!(out, "no filter host is running, so nothing is guarded")?;
-    }
     for line in rows.iter().filter(|_| !request.json).flat_map(lines) {
         writeln!(out, "{line}")?;
     }

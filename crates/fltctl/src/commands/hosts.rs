@@ -1,9 +1,10 @@
 //! All filter hosts that can be reached, asked side by side: each has a limit, so that one that hangs does not hide the
 //! others.
 //!
-//! A host is whoever serves a port `\fltport\...\control`. Next rooms: `list.rs` and `explain.rs`, which ask.
+//! A host is whoever serves a port `\fltport\...\control`. Next rooms: `list.rs`, `status.rs` and `explain.rs`, which ask.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use fltport::{CallError, Client, ConnectError, Connector, PortEntry};
 use serde_json::Value;
 
+use crate::render::escape;
 use crate::table::Row;
 
 /// What hosts said, and what went wrong with the others.
@@ -87,6 +89,32 @@ pub(super) fn ask_all(
         ));
     }
     answers
+}
+
+/// What each host says in one object, and whether some could not be asked, which is said. As JSON it is written at once.
+pub(super) fn objects(
+    directory: Option<&Path>,
+    json: bool,
+    question: impl Fn(&Client) -> Result<String, CallError> + Clone + Send + 'static,
+) -> anyhow::Result<(Vec<Row>, bool)> {
+    let entries = entries(directory)?;
+    // As a list of one.
+    let answers = ask_all(directory, &entries, move |client| {
+        question(client).map(|text| format!("[{text}]"))
+    });
+    for error in &answers.errors {
+        // With a closed standard error the exit status still tells.
+        writeln!(io::stderr(), "fltctl: {}", escape(error)).ok();
+    }
+    let failed = !answers.errors.is_empty();
+    let rows = answers.rows();
+    let mut out = io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+    } else if rows.is_empty() && !failed {
+        writeln!(out, "no filter host is running, so nothing is guarded")?;
+    }
+    Ok((rows, failed))
 }
 
 /// Asks one host; `None` if it is not there any more.

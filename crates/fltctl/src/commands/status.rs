@@ -16,24 +16,9 @@ use crate::table::Row;
 /// Shows. It is so if some host runs, and nothing is wrong with any.
 pub(super) fn run(request: &List) -> anyhow::Result<Outcome> {
     let directory = request.port_directory.as_deref();
-    let entries = hosts::entries(directory)?;
-    let answers = hosts::ask_all(directory, &entries, |client| {
-        // One object, as a list of one.
-        let status = control::Request::Status.send(client)?;
-        Ok(format!("[{status}]"))
-    });
-    for error in &answers.errors {
-        // With a closed standard error the exit status still tells.
-        writeln!(io::stderr(), "fltctl: {}", escape(error)).ok();
-    }
-    let failed = !answers.errors.is_empty();
-    let rows = answers.rows();
+    let ask = |client: &_| control::Request::Status.send(client);
+    let (rows, failed) = hosts::objects(directory, request.json, ask)?;
     let mut out = io::stdout();
-    if request.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
-    } else if rows.is_empty() && !failed {
-        writeln!(out, "no filter host is running, so nothing is guarded")?;
-    }
     let mut well = !failed && !rows.is_empty();
     for status in rows.into_iter().map(Status) {
         let wrong = status.wrong();
