@@ -7,9 +7,10 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::fanotify::{Group, Response};
-use crate::pulse::Pulse;
+use crate::pulse::{Pulse, gets_on};
 
 /// What a group owes, and the answers that are to be written.
 #[derive(Debug, Default)]
@@ -18,8 +19,16 @@ pub(crate) struct Answers {
     owed: AtomicUsize,
     /// A thread writes what is put together.
     is_written: AtomicBool,
-    queue: Mutex<Vec<Answer>>,
+    queue: Mutex<Queue>,
     filled: Condvar,
+    written: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    answers: Vec<Answer>,
+    /// The thread that writes has some in its hands.
+    is_busy: bool,
 }
 
 #[derive(Debug)]
@@ -30,6 +39,9 @@ pub(crate) struct Answer {
     #[expect(dead_code, reason = "held, not looked at")]
     file: Arc<OwnedFd>,
 }
+
+/// How long the end of the process waits for the thread that writes, which waits for nothing itself.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// From so many waiting operations on, the thread that writes is worth being woken.
 const MANY: usize = 8;
@@ -46,7 +58,13 @@ impl Answers {
     }
 
     /// Takes an answer to be written with others; whether it did.
-    pub(crate) fn take(&self, number: RawFd, response: Response, file: &Arc<OwnedFd>) -> bool {
+    pub(crate) fn take(
+        &self,
+        group: &Group,
+        number: RawFd,
+        response: Response,
+        file: &Arc<OwnedFd>,
+    ) -> bool {
         if !self.is_written.load(Ordering::Relaxed) || self.owed.load(Ordering::Relaxed) < MANY {
             return false;
         }
@@ -55,12 +73,14 @@ impl Answers {
         if !self.is_written.load(Ordering::Relaxed) {
             return false;
         }
-        queue.push(Answer {
+        // From here on it is decided, whatever becomes of this process.
+        group.decide(number, response);
+        queue.answers.push(Answer {
             number,
             response,
             file: Arc::clone(file),
         });
-        let is_first = queue.len() == 1;
+        let is_first = queue.answers.len() == 1;
         drop(queue);
         if is_first {
             self.filled.notify_one();
@@ -75,17 +95,24 @@ impl Answers {
         self.is_written.store(true, Ordering::Relaxed);
         loop {
             let mut queue = self.lock();
-            while queue.is_empty() {
+            while queue.answers.is_empty() {
                 queue = self
                     .filled
                     .wait(queue)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            std::mem::swap(&mut *queue, &mut taken);
+            std::mem::swap(&mut queue.answers, &mut taken);
+            queue.is_busy = true;
             drop(queue);
             work.begin();
             failed(group.respond_together(&taken));
-            taken.drain(..).for_each(|_| self.settle());
+            self.lock().is_busy = false;
+            self.written.notify_all();
+            for answer in taken.drain(..) {
+                drop(answer);
+                self.settle();
+                gets_on();
+            }
             work.end();
         }
     }
@@ -94,8 +121,17 @@ impl Answers {
     pub(crate) fn end(&self, group: &Group) {
         let mut queue = self.lock();
         self.is_written.store(false, Ordering::Relaxed);
-        group.respond_together(&queue);
-        queue.drain(..).for_each(|_| self.settle());
+        group.respond_together(&queue.answers);
+        queue.answers.drain(..).for_each(|_| self.settle());
+        drop(queue);
+        self.wait_for_writer();
+    }
+
+    /// Waits until what the thread that writes has in its hands is written.
+    pub(crate) fn wait_for_writer(&self) {
+        let queue = self.lock();
+        let is_busy = |queue: &mut Queue| queue.is_busy;
+        drop(self.written.wait_timeout_while(queue, PATIENCE, is_busy));
     }
 
     /// Takes the lock that answering needs, and gives it back.
@@ -103,7 +139,7 @@ impl Answers {
         drop(self.lock());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Answer>> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

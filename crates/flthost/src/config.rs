@@ -87,6 +87,13 @@ impl Config {
         }
     }
 
+    /// Whether nothing goes on that was not found clean, at any port.
+    pub(crate) fn is_strict(&self) -> bool {
+        let of_ports = self.services.iter().filter_map(|port| port.policies);
+        let mut all = of_ports.chain([self.policies]);
+        all.all(|policies| policies.is_strict())
+    }
+
     /// Right above all services.
     pub(crate) fn cached_altitude(&self) -> Altitude {
         let highest = self.services.iter().map(|port| port.altitude.0).max();

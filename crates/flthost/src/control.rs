@@ -186,7 +186,7 @@ impl Control {
 }
 
 /// Policies as JSON: those of executions apart, because they may differ.
-fn policies_of(policies: &Policies) -> Value {
+pub(crate) fn policies_of(policies: &Policies) -> Value {
     let actions = |actions: &Actions| -> Map<String, Value> {
         let list = actions.list().into_iter();
         list.map(|(cause, action)| (cause.to_owned(), action.name().into()))

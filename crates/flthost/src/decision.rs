@@ -1,4 +1,5 @@
-//! Where every operation ends: answered first, counted and logged after.
+//! Where every operation ends: answered first, or, where many wait, decided for good and about to be; counted and logged
+//! after.
 //!
 //! The log is a bounded ring that may drop; an answer never waits for it.
 

@@ -27,6 +27,7 @@ pub use crate::fanotify_event::{
 };
 pub use crate::fanotify_notify::{Entry, Notifier, RawNotice};
 pub use crate::fanotify_watch::{DirectoryHandle, Watch, WatchEvent, open_parent};
+use crate::pulse::gets_on;
 use crate::supervisor_memory::{Journal, Owed};
 
 /// A permission group: asks before files are opened or executed where it has marks.
@@ -125,10 +126,18 @@ impl Group {
             .is_none_or(|(journal, _)| journal.claim(number))
     }
 
+    /// This is the answer to an event, which goes out later.
+    pub(crate) fn decide(&self, number: RawFd, response: Response) {
+        if let Some((journal, _)) = self.journal {
+            journal.decide(number, response);
+        }
+    }
+
     /// Answers several events that this process has read; how many were not taken, or handed over meanwhile.
     pub(crate) fn respond_together(&self, answers: &[Answer]) -> u64 {
         let mut failed = 0;
         for some in answers.chunks(TOGETHER) {
+            gets_on();
             let owed = some.iter().filter(|answer| self.claims(answer.number));
             let mut bytes = [[0; RESPONSE_LEN]; TOGETHER];
             let mut numbers = [(0, Response::Deny); TOGETHER];

@@ -51,7 +51,8 @@ impl Permission {
     /// fanotify(7), `struct fanotify_response`.
     pub fn answer(self, response: Response) -> Answered {
         let Self { mut duty, file, .. } = self;
-        if duty.group.answers.take(duty.number, response, &file) {
+        let group = &duty.group;
+        if group.answers.take(group, duty.number, response, &file) {
             // Who writes it has the duty now, and counts it where it fails.
             duty.is_given_on();
             let result = Ok(response);

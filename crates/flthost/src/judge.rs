@@ -35,6 +35,8 @@ pub struct Judge {
     released: AtomicBool,
     /// There may be some in `denials`.
     has_denied: AtomicBool,
+    /// A service has died with a file, and none has answered since: that none is there is the file's doing.
+    blamed: AtomicBool,
     denials: Mutex<Option<Denials>>,
 }
 
@@ -73,6 +75,7 @@ impl Judge {
             surge,
             released: AtomicBool::new(false),
             has_denied: AtomicBool::new(false),
+            blamed: AtomicBool::new(false),
             denials: Mutex::new(None),
         }
     }
@@ -93,8 +96,10 @@ impl Judge {
     /// A service has answered: somebody decides again.
     pub(crate) fn answered(&self) {
         if !self.has_denied.swap(false, Ordering::Relaxed) {
+            self.blamed.store(false, Ordering::Relaxed);
             return;
         }
+        self.blamed.store(false, Ordering::Relaxed);
         *self.lock() = None;
         if self.released.swap(false, Ordering::Relaxed) {
             say(format_args!(
@@ -104,12 +109,20 @@ impl Judge {
         }
     }
 
+    /// A service has died with a file.
+    pub(crate) fn service_died(&self) {
+        self.blamed.store(true, Ordering::Relaxed);
+    }
+
     /// Whether operations go on that policy would deny.
     pub(crate) fn is_released(&self) -> bool {
         self.released.load(Ordering::Relaxed)
     }
 
-    const fn counts(&self, cause: Cause) -> bool {
+    fn counts(&self, cause: Cause) -> bool {
+        if self.blamed.load(Ordering::Relaxed) {
+            return false;
+        }
         match (self.surge, cause) {
             (Surge::Never, _) => false,
             (Surge::Absent | Surge::Silent, Cause::NoService) => true,
@@ -183,6 +196,19 @@ mod tests {
         }
         judge.answered();
         assert!(denies(&judge, Cause::NoService) && !judge.is_released());
+    }
+
+    #[test]
+    fn a_file_that_kills_services_buys_no_release() {
+        let judge = judge(Surge::Silent);
+        judge.service_died();
+        for cause in [Cause::NoService, Cause::Timeout] {
+            surge(&judge, cause);
+            assert!(denies(&judge, cause), "{cause}");
+        }
+        judge.answered();
+        surge(&judge, Cause::NoService);
+        assert!(!denies(&judge, Cause::NoService), "this one has just gone");
     }
 
     #[test]

@@ -77,7 +77,7 @@ struct Arguments {
     /// Where verdicts are kept: off, worker, or kernel (for files that only root can write to)
     #[arg(long, value_name = "WHERE", default_value = "kernel")]
     cache: CacheMode,
-    /// Time that a service may ask for beyond the deadline, once for an operation, in milliseconds
+    /// Time that a service may ask for beyond the deadline, once for an operation at each altitude, in milliseconds
     #[arg(long, value_name = "N", default_value_t = 8_000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     more_time_ms: u64,
     /// Do not start a scanner; services connect by themselves
@@ -212,6 +212,11 @@ fn services(
     for text in policies {
         let (name, policy) = text.split_once('/').unwrap_or(("", text));
         let place = find(name).map_err(of("--policy"))?;
+        if policy.contains("crash") {
+            return Err(format!(
+                "--policy {text}: a crash is the host's, and has one policy for all ports"
+            ));
+        }
         if let Some(port) = ports.get_mut(place) {
             port.policies.get_or_insert(of_host).set(policy)?;
         }

@@ -51,6 +51,11 @@ impl Mount {
         REMOTE.contains(&kind)
     }
 
+    /// Whether its files are this machine's and nobody else's, as far as the name of its type tells.
+    pub(crate) fn is_local(&self) -> bool {
+        LOCAL.contains(&self.kind.as_str())
+    }
+
     /// Whether it has nothing that anybody could execute or read out, only the kernel's own words.
     pub(crate) fn is_interface(&self) -> bool {
         INTERFACES.contains(&self.kind.as_str())
@@ -172,6 +177,12 @@ impl MountList {
         }
     }
 }
+
+/// Filesystems that have files of their own on this machine: those whose files are closed without a wait (`closer.rs`).
+const LOCAL: [&str; 12] = [
+    "tmpfs", "ramfs", "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "msdos", "iso9660",
+    "squashfs",
+];
 
 /// Types of filesystems behind which is a server or a daemon. What FUSE programs add behind a dot does not matter.
 const REMOTE: [&str; 22] = [

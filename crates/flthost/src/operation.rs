@@ -277,6 +277,13 @@ impl Pended {
         }
     }
 
+    /// Services were granted more time: filters below have what they would have had.
+    pub(crate) fn extend(&mut self, granted: Duration) {
+        if let Some(inner) = &mut self.inner {
+            inner.operation.deadline += granted;
+        }
+    }
+
     /// A policy has decided in the place of services: filters below are asked only about what goes on.
     pub(crate) fn go_by_policy(mut self, verdict: Verdict) {
         if verdict.action.denies() {

@@ -158,6 +158,16 @@ impl Policies {
         }
     }
 
+    /// Whether nothing goes on that was not found clean.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        let strict = Self {
+            deadline: self.deadline,
+            ..Self::strict()
+        };
+        *self == strict
+    }
+
     /// What policy decides for a cause.
     pub(crate) fn verdict(&self, kind: Operation, cause: Cause, reason: String) -> Verdict {
         Verdict {

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::filter::Altitude;
+use crate::filters::mute::MUTE;
 use crate::policy::Policies;
 
 /// A port at which services are asked.
@@ -26,6 +27,9 @@ pub const REMOTE: &str = "-remote";
 
 /// Where anti-virus stands on Windows; there is room for others above and below.
 const ALTITUDE: Altitude = Altitude(328_000);
+
+/// Right above the highest, verdicts are kept; above that are the rules.
+const HIGHEST: u32 = MUTE.0 - 2;
 
 /// Ports of this host that are not for services.
 const TAKEN: [&str; 2] = ["control", "events"];
@@ -68,11 +72,9 @@ impl FromStr for ServicePort {
                 let number: u32 = altitude.parse().map_err(|_| {
                     format!("{altitude}: an altitude is a number such as {}", ALTITUDE.0)
                 })?;
-                // Right above the highest, verdicts are kept.
-                if !(1..u32::MAX).contains(&number) {
+                if !(1..=HIGHEST).contains(&number) {
                     return Err(format!(
-                        "{number}: altitudes are from 1 to {}",
-                        u32::MAX - 1
+                        "{number}: altitudes of services are from 1 to {HIGHEST}; above are rules about what is not asked"
                     ));
                 }
                 (name, Altitude(number))
@@ -114,7 +116,7 @@ mod tests {
             ("av-remote", "itself"),
             ("av@high", "number"),
             ("av@0", "from 1"),
-            ("av@4294967295", "from 1"),
+            ("av@400499", "from 1"),
         ] {
             let error = text.parse::<ServicePort>().unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::control::policies_of;
 use crate::events::Events;
 use crate::exempt::Exempt;
 use crate::filter::Filter;
 use crate::filters::{Ask, Desk, Panel};
-use crate::judge::Judge;
+use crate::judge::{Judge, Surge};
 use crate::pulse::Pulse;
 use crate::say::say;
 use crate::scanner::{Scanner, scanner_uid};
@@ -39,6 +40,8 @@ pub(crate) struct Counter {
     pub(crate) leaf: String,
     pub(crate) ask: Ask,
     pub(crate) grant_mutes: bool,
+    /// It is for network and FUSE filesystems.
+    is_remote: bool,
     /// The host starts a scanner for it.
     pub(crate) has_scanner: bool,
 }
@@ -55,7 +58,13 @@ impl Services {
         let row = |port: &ServicePort| {
             let policies = port.policies.unwrap_or(config.policies);
             let ask = |name: String| {
-                let judge = Judge::new(name, policies, config.surge);
+                // Where nothing is denied there is nothing to be released.
+                let surge = if config.monitor {
+                    Surge::Never
+                } else {
+                    config.surge
+                };
+                let judge = Judge::new(name, policies, surge);
                 Ask::new(judge, config.more_time, Arc::clone(cache))
             };
             let name = &port.name;
@@ -68,6 +77,9 @@ impl Services {
                 },
                 remote_is_kept: has_scanner,
             };
+            if let Some(remote) = desk.remote.as_ref().filter(|_| !has_scanner) {
+                remote.ask_elsewhere(&desk.local);
+            }
             let port = port.clone();
             Ok(Row {
                 port,
@@ -100,16 +112,17 @@ impl Services {
     /// The ports to listen at.
     pub(crate) fn counters(&self) -> impl Iterator<Item = Counter> {
         self.rows.iter().flat_map(|row| {
-            let counter = |leaf: String, ask: &Ask| Counter {
+            let counter = |leaf: String, ask: &Ask, is_remote| Counter {
                 leaf,
+                is_remote,
                 ask: ask.clone(),
                 grant_mutes: row.port.grant_mutes,
                 has_scanner: row.has_scanner,
             };
             let name = &row.port.name;
-            let local = counter(name.clone(), &row.desk.local);
+            let local = counter(name.clone(), &row.desk.local, false);
             let remote = row.desk.remote.as_ref();
-            let remote = remote.map(|remote| counter(format!("{name}{REMOTE}"), remote));
+            let remote = remote.map(|remote| counter(format!("{name}{REMOTE}"), remote, true));
             std::iter::once(local).chain(remote)
         })
     }
@@ -122,7 +135,11 @@ impl Services {
     /// Scanners that the host starts are on their way, and, if it follows another, that one's services.
     pub(crate) fn expect(&self, follows: bool) {
         for counter in self.counters() {
-            counter.ask.expect_service(counter.has_scanner || follows);
+            // Services come back to a port of remote filesystems only if they were there; meanwhile the other is asked.
+            let comes_back = follows && !counter.is_remote;
+            counter
+                .ask
+                .expect_service(counter.has_scanner || comes_back);
         }
     }
 
@@ -161,17 +178,21 @@ impl Services {
     pub(crate) fn list(&self) -> Value {
         let rows = self.rows.iter().flat_map(|row| {
             let altitude = row.port.altitude.0;
-            let one = move |leaf: String, ask: &Ask| {
+            let policies = row.port.policies.as_ref().map(policies_of);
+            // Another is not asked in the place of this one.
+            let kept = |is_remote: bool| !is_remote || row.desk.remote_is_kept;
+            let one = move |leaf: String, ask: &Ask, is_remote| {
                 let (services, asked, waiting) = ask.load();
                 json!({
                     "port": leaf, "altitude": altitude, "services": services,
                     "with_services": asked, "waiting": waiting, "released": ask.is_released(),
+                    "kept": kept(is_remote), "policies": policies,
                 })
             };
             let name = &row.port.name;
             let remote = row.desk.remote.as_ref();
-            let remote = remote.map(|ask| one(format!("{name}{REMOTE}"), ask));
-            std::iter::once(one(name.clone(), &row.desk.local)).chain(remote)
+            let remote = remote.map(|ask| one(format!("{name}{REMOTE}"), ask, true));
+            std::iter::once(one(name.clone(), &row.desk.local, false)).chain(remote)
         });
         rows.collect()
     }

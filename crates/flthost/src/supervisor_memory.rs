@@ -102,6 +102,20 @@ impl Journal {
             .is_none_or(|(word, _)| word.swap(0, Ordering::AcqRel) & NOTED != 0)
     }
 
+    /// What is noted under this number is decided, and only to be told to the kernel: whoever settles in the place of this
+    /// process gives this answer.
+    pub(crate) fn decide(&self, number: i32, response: Response) {
+        if let Some((word, _)) = self.number(number) {
+            let decide = |bits| {
+                let code = u64::from(response.to_code());
+                (bits & NOTED != 0).then_some(bits & !CODE | code)
+            };
+            // Fails where somebody else has taken it, who decides by himself.
+            word.fetch_update(Ordering::AcqRel, Ordering::Acquire, decide)
+                .ok();
+        }
+    }
+
     /// Takes out everything that is noted, with its number.
     pub(crate) fn take_all(&self) -> impl Iterator<Item = (i32, Owed)> + '_ {
         self.numbers().filter_map(|number| self.take(number))

@@ -325,7 +325,7 @@ impl Volumes {
     fn guard(&self, mount: &Mount, plan: Plan) -> Guard {
         let Plan { place, whole, link } = plan;
         if let Some(pair) = self.pairs.get(place) {
-            pair.set_remote(mount.is_remote());
+            pair.set_remote(!mount.is_local());
         }
         let marked = match (self.helpers.start_readers)(place) {
             Ok(()) => self.mark(mount, plan),

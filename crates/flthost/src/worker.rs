@@ -19,7 +19,6 @@ use crate::handover::Frame;
 use crate::lingering;
 use crate::marking::{keep_following, mark};
 use crate::parts::Parts;
-use crate::policy::Policies;
 use crate::ports::{PortNames, Ports};
 use crate::reader::ReaderThreads;
 use crate::say::say;
@@ -147,6 +146,9 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
         });
         if wait_for_end(&start, &given, &parts.control) {
             // What waits is the next host's: nothing is decided here any more, and the names are wanted.
+            for pair in &held.pairs {
+                pair.questions.answers.wait_for_writer();
+            }
             drop(names);
             if let Some(wire) = &*waiting.lock().unwrap_or_else(PoisonError::into_inner) {
                 // Whoever does not hear it sees the end of this process.
@@ -196,11 +198,7 @@ fn guard(start: &Start<'_>, parts: &Parts, threads: ReaderThreads) -> Result<(),
         instance: config.instance.clone(),
         worker: std::process::id(),
         guards,
-        strict: config.policies
-            == Policies {
-                deadline: config.policies.deadline,
-                ..Policies::strict()
-            },
+        strict: config.is_strict(),
         monitor: config.monitor,
         deadline_ms: config.policies.deadline.as_millis(),
     });

@@ -257,6 +257,10 @@ fn mistakes_about_ports_say_what_is_right() {
             &["--service", "av", "--grant-mutes", "scan"],
             "there are av",
         ),
+        (
+            &["--service", "av", "--policy", "av/crash=deny"],
+            "one policy for all ports",
+        ),
         (&["--agree", "most"], "all, first"),
     ] {
         let mut command = command(&place.outside("ports"));

@@ -106,7 +106,14 @@ pub(super) fn objects(
         // With a closed standard error the exit status still tells.
         writeln!(io::stderr(), "fltctl: {}", escape(error)).ok();
     }
-    let failed = !answers.errors.is_empty();
+    // Its worker's name, which nobody answers at: it is being replaced, or policy decides, or the host was killed.
+    let silent = entries.iter().filter(|entry| !entry.served);
+    let silent: Vec<_> = silent.filter_map(|entry| host_of(&entry.name)).collect();
+    for host in &silent {
+        let text = "no worker answers; its supervisor decides by policy, or the host was killed and guards nothing";
+        writeln!(io::stderr(), "fltctl: {}: {text}", escape(host)).ok();
+    }
+    let failed = !(answers.errors.is_empty() && silent.is_empty());
     let rows = answers.rows();
     let mut out = io::stdout();
     if json {

@@ -168,9 +168,9 @@ impl Status {
             wrong.push(text.to_owned());
         }
         for port in self.list(&["service_ports"]) {
-            // While nobody is at a port for network and FUSE filesystems, the other is asked.
-            let is_local = !words(&port["port"]).ends_with("-remote");
-            if is_local && port["services"] == 0 {
+            // Otherwise another is asked while nobody is there.
+            let is_kept = port["kept"].as_bool() != Some(false);
+            if is_kept && port["services"] == 0 {
                 let text = "no service is connected, and policy decides";
                 wrong.push(format!("{}: {text}", words(&port["port"])));
             }

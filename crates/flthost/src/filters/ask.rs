@@ -64,6 +64,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     pulse: OnceLock<Arc<Pulse>>,
+    /// Who is asked while no service is here, nor on its way.
+    elsewhere: OnceLock<Ask>,
 }
 
 impl Ask {
@@ -80,12 +82,18 @@ impl Ask {
             state: Mutex::default(),
             changed: Condvar::new(),
             pulse: OnceLock::new(),
+            elsewhere: OnceLock::new(),
         });
         let janitor = Arc::clone(&shared);
         thread::Builder::new()
             .name("ask-deadline".into())
             .spawn(move || janitor.keep_deadlines())?;
         Ok(Self { shared })
+    }
+
+    /// While no service is here, nor on its way, the other is asked.
+    pub(crate) fn ask_elsewhere(&self, other: &Self) {
+        self.shared.elsewhere.set(other.clone()).ok();
     }
 
     /// The callbacks for the port that services connect to. Services may ask for mutes if they are given some to add to.
@@ -156,8 +164,7 @@ impl Ask {
             let Some(question) = Question::new(Subject::Voice(ballot.voice()), turns) else {
                 return;
             };
-            let token = ask.shared.add(question, true);
-            ballot.asked(ask, token);
+            ask.shared.add(question, true);
             ask.shared.pump();
         }
     }
@@ -168,7 +175,7 @@ impl Ask {
         match withdrawn {
             Some(Withdrawal::Cancel(pending)) => pending.cancel(),
             Some(Withdrawal::Drop(question)) => {
-                question.subject.end(Outcome::Withdrawn, &self.shared.judge);
+                question.end(Outcome::Withdrawn, &self.shared.judge);
             }
             None => {}
         }
@@ -251,9 +258,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, question: Question, joins: bool) -> u64 {
+    fn add(self: &Arc<Self>, question: Question, joins: bool) {
         let mut state = self.lock();
         let deadline = question.facts.deadline;
+        let ballot = question.subject.ballot().map(Arc::clone);
         let token = state.add(question, joins);
         // As a rule the keeper of deadlines is up sooner, and need not be woken for each question.
         let sooner = state.looks_at.is_none_or(|looks| deadline < looks);
@@ -264,7 +272,10 @@ impl Shared {
         if sooner {
             self.changed.notify_all();
         }
-        token
+        if let Some(ballot) = ballot {
+            let shared = Arc::clone(self);
+            ballot.asked(&Ask { shared }, token);
+        }
     }
 
     /// Hands questions out as far as services allow. One thread at a time does so; it sees what others change.
@@ -282,8 +293,12 @@ impl Shared {
                 self.send(errand);
                 state = self.lock();
             } else if let Some(token) = state.next_forlorn() {
+                let elsewhere = self.elsewhere.get().filter(|_| !state.stopped);
                 drop(state);
-                self.give_up(token);
+                match elsewhere {
+                    Some(other) => self.hand_on(token, other),
+                    None => self.give_up(token),
+                }
                 state = self.lock();
             } else {
                 state.pumping = false;
@@ -315,6 +330,10 @@ impl Shared {
             .question(token)
             .filter(|q| q.place == Place::With(service))
         {
+            if question.withdrawn {
+                drop(state);
+                return pending.cancel();
+            }
             question.pending = Some(pending);
         }
     }
@@ -331,6 +350,7 @@ impl Shared {
                 state.services.remove(&service);
                 if delivered {
                     state.count_death(Instant::now());
+                    self.judge.service_died();
                 }
                 if !(delivered && suspect || withdrawn) {
                     state.ask_again(token, service, delivered);
@@ -360,10 +380,23 @@ impl Shared {
         self.pump();
     }
 
+    /// Asks somewhere else about a question that no service has here, and for those that wait for its answer.
+    fn hand_on(&self, token: u64, other: &Ask) {
+        let Some((question, followers)) = self.lock().take(token) else {
+            return;
+        };
+        let Followers { early, late } = followers;
+        for mut question in std::iter::once(question).chain(early).chain(late) {
+            question.leads = false;
+            other.shared.add(question, true);
+        }
+        other.shared.pump();
+    }
+
     /// Ends a question that no service has.
-    fn give_up(&self, token: u64) {
+    fn give_up(self: &Arc<Self>, token: u64) {
         let mut state = self.lock();
-        let Some((question, followers)) = state.take(token) else {
+        let Some((question, followers)) = state.take_unasked(token) else {
             return;
         };
         let situation = state.situation(question.facts.asked);
@@ -373,7 +406,7 @@ impl Shared {
     }
 
     /// Ends a question, and those that waited for its answer as far as it is theirs; the others are asked.
-    fn conclude(&self, question: Question, followers: Followers, outcome: Outcome) {
+    fn conclude(self: &Arc<Self>, question: Question, followers: Followers, outcome: Outcome) {
         let Followers { early, late } = followers;
         let (shares_early, shares_late) = match &outcome {
             Outcome::Allowed { of_content_only }
@@ -405,14 +438,14 @@ impl Shared {
         for (group, shares) in [(early, shares_early), (late, shares_late)] {
             for follower in group {
                 if shares {
-                    follower.subject.end(outcome.clone(), &self.judge);
+                    follower.end(outcome.clone(), &self.judge);
                 } else {
                     // One asks for all, unless answers depend on who asks.
                     self.add(follower, !by_asker);
                 }
             }
         }
-        question.subject.end(outcome, &self.judge);
+        question.end(outcome, &self.judge);
     }
 
     /// Grants a service more time for a question, once; gives what is left, in milliseconds.

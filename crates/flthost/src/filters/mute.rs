@@ -15,6 +15,9 @@ use crate::operation::{Operation, Verdict};
 use crate::policy::Cause;
 use crate::stamp::FileId;
 
+/// Above whatever asks.
+pub(crate) const MUTE: Altitude = Altitude(400_500);
+
 /// The filter.
 #[derive(Debug)]
 pub struct Mute {
@@ -35,7 +38,7 @@ impl Filter for Mute {
     }
 
     fn altitude(&self) -> Altitude {
-        Altitude(400_500)
+        MUTE
     }
 
     fn may_be_skipped(&self) -> bool {

@@ -12,6 +12,7 @@ use super::state::Situation;
 use super::subject::Subject;
 use crate::facts::Validity;
 use crate::fanotify::Operation as Kind;
+use crate::judge::Judge;
 use crate::operation::Operation;
 use crate::policy::Cause;
 use crate::stamp::FileId;
@@ -27,6 +28,8 @@ pub(super) struct Question {
     pub(super) suspect: bool,
     /// The service has asked for more time.
     pub(super) extended: bool,
+    /// How much it got.
+    pub(super) granted: Duration,
     /// Nobody needs its answer any more.
     pub(super) withdrawn: bool,
     /// Others about the same file wait for this one.
@@ -150,6 +153,7 @@ impl Question {
             place: Place::Waiting,
             suspect: false,
             extended: false,
+            granted: Duration::ZERO,
             withdrawn: false,
             leads: false,
             pending: None,
@@ -168,6 +172,10 @@ impl Question {
             (false, Situation::Killed) => (Cause::Poison, "the services have died of files"),
             (false, Situation::Silent) => (Cause::Timeout, "the services do not answer"),
             (false, Situation::Busy) => (Cause::Overload, "the services were busy"),
+            (false, Situation::Trial) => (
+                Cause::Overload,
+                "the services were trying files again that one had died with",
+            ),
         };
         Outcome::Policy(cause, reason.to_owned())
     }
@@ -203,7 +211,7 @@ impl Question {
                     Cause::Poison,
                     "a service died with this file, and the next did not answer",
                 ),
-                (false, false, Situation::Busy) => {
+                (false, false, Situation::Busy | Situation::Trial) => {
                     policy(Cause::Overload, "the services were busy")
                 }
                 // It answers others: it is this file that takes so long.
@@ -218,5 +226,10 @@ impl Question {
             }
             Err(error) => policy(Cause::Unscannable, &error.to_string()),
         }
+    }
+
+    /// It is over: decides its operation, or its part of that.
+    pub(super) fn end(self, outcome: Outcome, judge: &Judge) {
+        self.subject.end(outcome, judge, self.granted);
     }
 }

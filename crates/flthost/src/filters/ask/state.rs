@@ -91,6 +91,8 @@ pub(super) enum Situation {
     Silent,
     /// Some are connected, and have answered others meanwhile.
     Busy,
+    /// Some are connected, and none is given anything but files that one has died with.
+    Trial,
 }
 
 /// Services have numbers of their own among those of all ports: rules of theirs are known by them.
@@ -264,7 +266,8 @@ impl State {
         let flight = question.facts.key.filter(|_| question.leads);
         let flight = flight.and_then(|key| self.flights.get(&key));
         // They have waited for it: asked again, they would wait twice.
-        if flight.is_some_and(|flight| !(flight.early.is_empty() && flight.late.is_empty())) {
+        let waits = |token| self.questions.contains_key(token);
+        if flight.is_some_and(|flight| flight.early.iter().chain(&flight.late).any(waits)) {
             return None;
         }
         let question = self.questions.get_mut(&token)?;
@@ -303,12 +306,40 @@ impl State {
                 question.extended = true;
                 self.times.remove(&(question.facts.deadline, token));
                 question.facts.deadline += by;
+                question.granted = by;
                 self.times.insert((question.facts.deadline, token));
             }
         }
         self.questions
             .get(&token)
             .map(|question| question.facts.remaining())
+    }
+
+    /// Whether files wait to be tried alone.
+    fn has_suspects(&self) -> bool {
+        let waits = |token| {
+            let question: Option<&Question> = self.questions.get(token);
+            question.is_some_and(|question| question.place == Place::Waiting)
+        };
+        self.suspects.iter().any(waits)
+    }
+
+    /// Takes out a question that ends without a service, and those that wait for its answer. Whoever waits for the
+    /// answer to another is as suspect as that.
+    pub(super) fn take_unasked(&mut self, token: u64) -> Option<(Question, Followers)> {
+        let question = self.questions.get(&token)?;
+        let key = question
+            .facts
+            .key
+            .filter(|_| question.place == Place::Joined);
+        let leader = key
+            .and_then(|key| self.flights.get(&key))
+            .map(|flight| flight.leader);
+        let leader = leader.and_then(|leader| self.questions.get(&leader));
+        let suspect = leader.is_some_and(|leader| leader.suspect);
+        let (mut question, followers) = self.take(token)?;
+        question.suspect |= suspect;
+        Some((question, followers))
     }
 
     /// Services connected, questions with them, questions that wait.
@@ -336,6 +367,7 @@ impl State {
             true if killed => Situation::Killed,
             true => Situation::Absent,
             false if self.answered > Some(asked) => Situation::Busy,
+            false if self.trial || self.has_suspects() => Situation::Trial,
             false => Situation::Silent,
         }
     }

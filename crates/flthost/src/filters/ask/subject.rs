@@ -1,6 +1,7 @@
 //! Whom a question's answer is for: one operation alone, or a ballot in which several services have a voice.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::question::Outcome;
 use super::{Agree, Ask};
@@ -45,6 +46,10 @@ struct Count {
     missing: usize,
     /// All verdicts so far are about the file's content alone.
     of_content_only: bool,
+    /// Ports whose services have allowed it.
+    allowed: usize,
+    /// The most time that one of them was granted.
+    granted: Duration,
     /// The strictest that policy had to decide for a port.
     by_policy: Option<Verdict>,
     /// The questions, to be withdrawn when their answers do not matter any more.
@@ -60,6 +65,14 @@ enum Decided {
 }
 
 impl Subject {
+    /// The ballot, if it is one's voice.
+    pub(super) const fn ballot(&self) -> Option<&Arc<Ballot>> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Voice(voice) => Some(&voice.ballot),
+        }
+    }
+
     /// Looks at the operation, if that is not decided.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Operation) -> T) -> Option<T> {
         match self {
@@ -72,13 +85,15 @@ impl Subject {
     }
 
     /// This is what became of the question, at a port where this decides in the place of services.
-    pub(super) fn end(self, outcome: Outcome, judge: &Judge) {
+    /// whose service was granted so much more time: those below have theirs all the same.
+    pub(super) fn end(self, outcome: Outcome, judge: &Judge, granted: Duration) {
         match self {
             Self::Voice(mut voice) => {
                 voice.is_cast = true;
-                voice.ballot.cast(outcome, judge);
+                voice.ballot.cast(outcome, judge, granted);
             }
-            Self::Whole(pended) => {
+            Self::Whole(mut pended) => {
+                pended.extend(granted);
                 let kind = pended.operation().map(Operation::kind);
                 let decided = match outcome {
                     Outcome::Allowed { of_content_only } => Decided::Allowed { of_content_only },
@@ -117,6 +132,8 @@ impl Ballot {
             pended: Some(pended),
             missing: voices,
             of_content_only: true,
+            allowed: 0,
+            granted: Duration::ZERO,
             by_policy: None,
             questions: Vec::with_capacity(voices),
         };
@@ -146,16 +163,18 @@ impl Ballot {
         ask.withdraw(token);
     }
 
-    fn cast(&self, outcome: Outcome, judge: &Judge) {
+    fn cast(&self, outcome: Outcome, judge: &Judge, granted: Duration) {
         let mut count = self.lock();
+        count.granted = count.granted.max(granted);
         count.missing = count.missing.saturating_sub(1);
         let Some(decided) = count.take_in(outcome, judge, self.agree) else {
             return;
         };
-        let pended = count.pended.take();
+        let (pended, granted) = (count.pended.take(), count.granted);
         let questions = std::mem::take(&mut count.questions);
         drop(count);
-        if let Some(pended) = pended {
+        if let Some(mut pended) = pended {
+            pended.extend(granted);
             decided.settle(pended);
         }
         for (ask, token) in questions {
@@ -176,6 +195,7 @@ impl Count {
             Outcome::Denied { reason, .. } => return Some(Decided::Denied { reason }),
             Outcome::Allowed { of_content_only } => {
                 self.of_content_only &= of_content_only;
+                self.allowed += 1;
                 if agree == Agree::First {
                     return Some(Decided::Allowed { of_content_only });
                 }
@@ -200,6 +220,11 @@ impl Count {
         }
         Some(match self.by_policy.take() {
             Some(verdict) => Decided::ByPolicy(verdict),
+            None if self.allowed == 0 => {
+                // Nobody has said anything, and nobody will.
+                let reason = "no service was asked to the end".to_owned();
+                Decided::ByPolicy(judge.verdict(kind, Cause::Crash, reason))
+            }
             None => Decided::Allowed {
                 of_content_only: self.of_content_only,
             },
@@ -211,7 +236,8 @@ impl Drop for Voice {
     fn drop(&mut self) {
         if !self.is_cast {
             let outcome = Outcome::Policy(Cause::Crash, "dropped undecided".to_owned());
-            self.ballot.cast(outcome, &self.ballot.judge);
+            self.ballot
+                .cast(outcome, &self.ballot.judge, Duration::ZERO);
         }
     }
 }
