@@ -245,7 +245,7 @@ mod tests {
         let opened = openers.into_iter().filter_map(|opener| opener.join().ok());
         assert_eq!(opened.filter(|opened| *opened).count(), OPENERS / 2);
         // The writer counts when it has written.
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let end = std::time::Instant::now() + Duration::from_secs(10);
         while group.answers.owed.load(Ordering::Relaxed) > 0 {
             assert!(std::time::Instant::now() < end);
             thread::yield_now();
