@@ -1,5 +1,7 @@
 //! What is measured: groups of cases that are compared with each other, and run next to each other.
 
+pub mod guarded;
+
 use fltbench_common::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,16 @@ pub enum Measure {
     Memory,
     /// The median time beside many others over that without them.
     Crowding,
+    /// The time of the first of two passes over the same files.
+    Passes,
+    /// Memory of a process.
+    Mebibytes,
+    /// The time until something happens.
+    Millis,
+    /// How much longer than its deadline the longest operation takes.
+    Beyond,
+    /// Operations that took longer than their deadline.
+    Late,
 }
 
 impl Measure {
@@ -62,6 +74,23 @@ impl Measure {
             Self::Rate => sample.per_second,
             Self::Memory => sample.extra("kib_per_connection"),
             Self::Crowding => sample.extra("ratio_to_alone"),
+            Self::Passes => sample.extra("first_ms"),
+            Self::Mebibytes => sample.extra("mib"),
+            Self::Millis => sample.extra("ms"),
+            Self::Beyond => sample.extra("beyond_ms"),
+            Self::Late => sample.extra("late"),
+        }
+    }
+
+    /// What stands behind the value.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Time => " us",
+            Self::Rate => "/s",
+            Self::Memory => " KiB",
+            Self::Mebibytes => " MiB",
+            Self::Passes | Self::Millis | Self::Beyond => " ms",
+            Self::Crowding | Self::Late => "",
         }
     }
 }
@@ -92,6 +121,8 @@ pub struct Group {
     pub quick: bool,
     /// Most repetitions, where one takes seconds.
     pub most: usize,
+    /// Its cases take the time that they say, also in a quick run.
+    pub fixed: bool,
     /// So many times the usual time, where an operation takes long.
     pub longer: u64,
     /// The row that all others are compared with, if it is not fltport's.
@@ -108,6 +139,7 @@ impl Group {
             measure,
             quick,
             most: usize::MAX,
+            fixed: false,
             longer: 1,
             base: None,
             cases: Vec::new(),
@@ -179,7 +211,7 @@ fn spinning(spec: &Spec) -> Spec {
 }
 
 /// All groups that a machine with so many cores can measure.
-pub fn catalogue(cores: usize) -> Vec<Group> {
+pub fn catalogue(cores: usize, quick: bool, long: bool) -> Vec<Group> {
     let mut groups = Vec::new();
     if cores > 1 {
         groups.extend([64, 4096, 65536].map(hot));
@@ -193,7 +225,7 @@ pub fn catalogue(cores: usize) -> Vec<Group> {
     groups.extend([(1, 1), (4, 1), (4, 4), (16, 4)].map(|(s, r)| threads(s, r)));
     groups.extend([one_way(), attachment(), connect(), connect_ask()]);
     groups.extend([idle(), crowd(), memcpy()]);
-    groups.extend([1, 4, 64].map(guarded));
+    groups.extend(guarded::all(quick, long));
     groups
 }
 
@@ -439,32 +471,6 @@ fn memcpy() -> Group {
             ..Spec::new("limit-memcpy")
         };
         group.add(Role::Limit, Waits::Spins, &format!("{size} B"), spec);
-    }
-    group
-}
-
-/// Guarded opens; `guard.rs` runs them.
-fn guarded(openers: usize) -> Group {
-    const BARE: &str = "bare loop that allows all";
-    let many = if openers == 1 { "" } else { "s" };
-    let title = format!("Open and close, {openers} opener{many}, any core");
-    let id = format!("guard/{openers}");
-    // By rate: where many openers share few cores, half of those that nobody guards find a core and take no time at all.
-    let mut group = Group::new(&id, &title, Measure::Rate, openers != 4);
-    group.base = Some(BARE);
-    group.longer = 2;
-    let service = "host and a service that allows all";
-    for (role, label, kind) in [
-        (Role::Limit, "no guard", "open-unguarded"),
-        (Role::Limit, BARE, "open-bare"),
-        (Role::Ours, service, "open-service"),
-        (Role::Ours, "host and fltscand", "open-scanner"),
-    ] {
-        let spec = Spec {
-            senders: openers,
-            ..Spec::new(kind)
-        };
-        group.add(role, Waits::Parks, label, spec);
     }
     group
 }

@@ -37,7 +37,7 @@ enum Form {
 
 const LATENCY: &str = "µs for a question and its answer, median (less is better)";
 
-const PICTURES: [Picture; 5] = [
+const PICTURES: [Picture; 6] = [
     Picture {
         file: "latency-hot.svg",
         title: "Round trip between two cores, both sides spinning",
@@ -106,6 +106,16 @@ const PICTURES: [Picture; 5] = [
             ("guard/1", "1 opener"),
             ("guard/4", "4 openers"),
             ("guard/64", "64 openers"),
+        ]),
+    },
+    Picture {
+        file: "reads.svg",
+        title: "Reading a guarded tree for the first time",
+        about: "Open, read 4 KiB, close: small and large files on ext4, all in the page cache, each once.",
+        axis: "ms for all files (less is better, logarithmic)",
+        form: Form::Points(&[
+            ("guard/read-1", "1 process"),
+            ("guard/read-4", "4 processes that share the files"),
         ]),
     },
 ];
@@ -178,6 +188,7 @@ fn bar(table: &Table, row: &Row) -> Option<Bar> {
         label: label(table, row),
         text: match table.measure {
             Measure::Rate => count(mark.value),
+            Measure::Passes => format!("{} ms", short(mark.value)),
             _ if mark.value >= 1e3 => format!("{} ms", short(mark.value / 1e3)),
             _ => format!("{} µs", short(mark.value)),
         },

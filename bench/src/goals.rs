@@ -1,5 +1,7 @@
 //! What fltport is to reach, each goal as a ratio within the same run, and whether it did.
 
+mod guarded;
+
 use std::fmt::Write;
 
 use serde_json::{Value, json};
@@ -138,6 +140,7 @@ pub fn reached(record: &Record) -> Vec<Reached> {
             value: row.and_then(|(measure, row)| Spread::over(&row.runs, |one| measure.of(one))),
         });
     }
+    goals.extend(guarded::reached(record));
     goals
 }
 

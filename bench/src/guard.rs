@@ -1,30 +1,41 @@
-//! Opens on a tmpfs: unguarded, with a bare loop that allows everything, and the whole way through the filter host to a
-//! service and back.
+//! What a guard costs: opens, trees of files and everyday programs below a guarded mount point, against nobody who guards
+//! and against a bare loop that allows everything; and what the host promises when services are slow or silent.
+//!
+//! Whatever is guarded is made here: a tmpfs, and a filesystem in an image whose file is unlinked at once. Both are
+//! mounted in a mount namespace of this process's own, and every guard ends with the process that started it, so a run
+//! that dies leaves nothing behind that waits for an answer.
 
-use std::fs::File;
+mod bare;
+mod beside;
+mod host;
+mod namespace;
+mod opens;
+mod passes;
+mod promises;
+mod rivals;
+mod scratch;
+mod service;
+mod tree;
+
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use fltbench_common::{Meter, Spec, end_with_parent, run_case};
-use flthost::fanotify::{Class, Event, EventBuffer, Group, Response};
-use fltport::protocol::TypedClient;
-use fltport::protocol::file::{Answer, FileProtocol, Verdict};
-use fltport::{Client, Connector};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use anyhow::{Context, Result, anyhow};
+use fltbench_common::Spec;
+use flthost::fanotify::Group;
 
-use crate::runner::run_command;
+pub use namespace::enter as enter_namespace;
+
 use crate::sample::{Run, Sample};
-
-const SCAN: &str = r"\fltport\bench\scan";
+use scratch::Scratch;
+use tree::Tree;
 
 /// Whether a case is one of these.
 pub fn is_one(spec: &Spec) -> bool {
-    spec.kind.starts_with("open-")
+    ["open-", "beside-", "pass-", "host-"]
+        .iter()
+        .any(|start| spec.kind.starts_with(start))
 }
 
 /// Why they cannot be measured here.
@@ -32,250 +43,166 @@ pub fn impossible() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("guarded opens need root".to_owned());
     }
+    if !namespace::is_own() {
+        return Some("guarded opens need a mount namespace of their own".to_owned());
+    }
     Group::probe().err().map(|error| error.to_string())
 }
 
-/// Runs a case once, with a guard of its own.
-pub fn run(programs: &Path, spec: &Spec) -> Result<Run> {
-    let scratch = Scratch::new()?;
-    let run = match spec.kind.as_str() {
-        "open-unguarded" => opens(&scratch, spec)?,
-        "open-bare" => {
-            let bare = Guard::start("allow-all", scratch.path())?;
-            scratch.wait_guarded()?;
-            let run = opens(&scratch, spec)?;
-            drop(bare);
-            run
-        }
-        kind => {
-            let host = Host::start(programs, &scratch, kind == "open-scanner")?;
-            let run = opens(&scratch, spec)?;
-            host.end()?;
-            run
-        }
-    };
-    Ok(match run {
-        // The guard's own processes are not the opener's children, so nobody can tell them from anybody else's.
-        Run::Done(sample) => Run::Done(Sample {
-            foreign_cores: f64::NAN,
-            ..sample
-        }),
-        other => other,
-    })
+/// What is guarded, made when it is needed first and kept for all cases of a run.
+#[derive(Debug)]
+pub struct Grounds {
+    /// The folder of the filter host and the scanner.
+    programs: PathBuf,
+    seed: u64,
+    scratch: OnceCell<Scratch>,
+    tree: OnceCell<Result<Tree, String>>,
 }
 
-/// Opens and closes from several threads of a process of their own, which may hang without harm.
-fn opens(scratch: &Scratch, spec: &Spec) -> Result<Run> {
+impl Grounds {
+    /// Nothing yet. The seed decides what the files of the tree are like.
+    pub fn new(programs: PathBuf, seed: u64) -> Self {
+        Self {
+            programs,
+            seed,
+            scratch: OnceCell::new(),
+            tree: OnceCell::new(),
+        }
+    }
+
+    /// Runs a case once, with a guard of its own.
+    pub fn run(&self, spec: &Spec) -> Result<Run> {
+        let kind = spec.kind.as_str();
+        let run = if kind.starts_with("pass-") {
+            match self.tree(spec.window) {
+                Ok(tree) => passes::run(&self.programs, tree, spec)?,
+                Err(reason) => return Ok(Run::Skipped(reason.clone())),
+            }
+        } else {
+            let scratch = self.scratch()?;
+            if kind.starts_with("open-") {
+                opens::run(&self.programs, scratch, spec)?
+            } else if kind.starts_with("beside-") {
+                beside::run(&self.programs, scratch, spec)?
+            } else {
+                promises::run(&self.programs, scratch, spec)?
+            }
+        };
+        Ok(match run {
+            // The guard's own processes are not the opener's children, so nobody can tell them from anybody else's.
+            Run::Done(sample) => Run::Done(Sample {
+                foreign_cores: f64::NAN,
+                ..sample
+            }),
+            other => other,
+        })
+    }
+
+    fn scratch(&self) -> Result<&Scratch> {
+        if let Some(scratch) = self.scratch.get() {
+            return Ok(scratch);
+        }
+        let scratch = Scratch::new()?;
+        Ok(self.scratch.get_or_init(|| scratch))
+    }
+
+    fn tree(&self, files: usize) -> Result<&Tree, &String> {
+        let tree = self
+            .tree
+            .get_or_init(|| Tree::new(files, self.seed).map_err(|error| format!("{error:#}")));
+        tree.as_ref()
+    }
+}
+
+/// The other processes of these cases: this program starts itself.
+#[derive(Debug, clap::Subcommand)]
+pub enum Part {
+    /// Answers a filter host's questions
+    Service {
+        /// Where the host's ports are
+        directory: PathBuf,
+        /// What it says
+        manner: service::Manner,
+    },
+    /// Allows every open below a directory
+    AllowAll {
+        /// The mount point
+        path: PathBuf,
+    },
+    /// Opens files again and again
+    Open(opens::Openers),
+    /// Opens many files at once, which nobody answers
+    Crowd(beside::Crowd),
+    /// Goes through a tree twice
+    Passes(passes::Passes),
+    /// Reads its part of a tree whenever it is told to
+    Reader(passes::Reader),
+}
+
+impl Part {
+    /// Does it.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::Service { directory, manner } => service::answer(&directory, manner),
+            Self::AllowAll { path } => bare::allow_all(&path),
+            Self::Open(openers) => {
+                openers.run();
+                Ok(())
+            }
+            Self::Crowd(crowd) => crowd.run(),
+            Self::Passes(passes) => {
+                passes.run();
+                Ok(())
+            }
+            Self::Reader(reader) => reader.run(),
+        }
+    }
+}
+
+/// This program, in another part.
+fn this_program(part: &str) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .arg("open")
-        .args(spec.to_words())
-        .arg("--directory")
-        .arg(scratch.path());
-    run_command(&mut command)
+    command.args(["guard", part]);
+    Ok(command)
 }
 
-/// The process that opens.
-#[derive(Debug, clap::Args)]
-pub struct Openers {
-    #[command(flatten)]
-    spec: Spec,
-    /// Where the files are
-    #[arg(long)]
-    directory: PathBuf,
-}
+/// A process that ends with this value.
+#[derive(Debug)]
+struct Ended(Child);
 
-impl Openers {
-    /// Each thread has a file of its own.
-    pub fn run(self) {
-        let directory = self.directory;
-        run_case(self.spec, |context| {
-            Meter::threads(&context.spec, context.clock, None, |thread| {
-                let file = directory.join(thread.to_string());
-                Ok(move || Ok(File::open(&file).map(drop)?))
-            })
-        });
+impl Ended {
+    fn start(command: &mut Command) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn();
+        let name = || format!("cannot start {}", command.get_program().display());
+        Ok(Self(child.with_context(name)?))
     }
 }
 
-/// A process of this program that guards, or answers for the guard.
-struct Guard(Child);
-
-impl Guard {
-    fn start(role: &str, directory: &Path) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(role).arg(directory).stdin(Stdio::null());
-        Ok(Self(command.spawn().context("cannot start a guard")?))
-    }
-}
-
-impl Drop for Guard {
+impl Drop for Ended {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
     }
 }
 
-/// A tmpfs of this run, with one file for each opener.
-struct Scratch {
-    directory: tempfile::TempDir,
-}
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        mount(
-            "fltbench",
-            directory.path(),
-            "tmpfs",
-            MountFlags::empty(),
-            c"size=16m",
-        )
-        .context("cannot mount a tmpfs")?;
-        let scratch = Self { directory };
-        for opener in 0..64 {
-            std::fs::write(scratch.file(opener), [b'x'; 4096])?;
+/// Waits until something is so, in small steps: whoever waits must not take the core from those he waits for.
+fn until(what: &str, seconds: u64, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    while !so()? {
+        if std::time::Instant::now() > end {
+            return Err(anyhow!("waited {seconds} s in vain: {what}"));
         }
-        Ok(scratch)
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn file(&self, opener: usize) -> PathBuf {
-        self.path().join(opener.to_string())
-    }
-
-    /// Waits for the sign of the bare loop that it guards.
-    fn wait_guarded(&self) -> Result<()> {
-        let marker = self.path().join(".guarded");
-        let end = Instant::now() + Duration::from_secs(5);
-        while !marker.exists() {
-            if Instant::now() > end {
-                bail!("the bare loop did not start");
-            }
-            std::thread::yield_now();
-        }
-        Ok(std::fs::remove_dir(marker)?)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = unmount(self.path(), UnmountFlags::DETACH) {
-            eprintln!("cannot unmount {}: {error}", self.path().display());
-        }
-    }
-}
-
-/// A running filter host, and the service if it is this program.
-struct Host {
-    daemon: Child,
-    service: Option<Guard>,
-    ports: tempfile::TempDir,
-}
-
-impl Host {
-    fn start(programs: &Path, scratch: &Scratch, scanner: bool) -> Result<Self> {
-        let ports = tempfile::tempdir()?;
-        let mut command = Command::new(programs.join("flthostd"));
-        command
-            .args(["--instance", "bench", "--lifeline", "--strict", "--guard"])
-            .arg(scratch.path());
-        command
-            .arg("--port-directory")
-            .arg(ports.path())
-            .stdin(Stdio::piped())
-            .stderr(Stdio::null());
-        if !scanner {
-            command.arg("--no-scanner");
-        }
-        let daemon = command
-            .spawn()
-            .context("cannot start flthostd; run `cargo build --release` first")?;
-        let mut host = Self {
-            daemon,
-            service: None,
-            ports,
-        };
-        let events = connect(host.ports.path(), r"\fltport\bench\events")?;
-        if !scanner {
-            host.service = Some(Guard::start("service", host.ports.path())?);
-        }
-        drop(events.next_message()?);
-        // With --strict an open succeeds only once a service answers.
-        let end = Instant::now() + Duration::from_secs(5);
-        while File::open(scratch.file(0)).is_err() {
-            if Instant::now() > end {
-                bail!("the service did not answer");
-            }
-        }
-        Ok(host)
-    }
-
-    fn end(mut self) -> Result<()> {
-        drop(self.daemon.stdin.take());
-        let end = Instant::now() + Duration::from_secs(5);
-        while self.daemon.try_wait()?.is_none() {
-            if Instant::now() > end {
-                bail!("flthostd does not end");
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.daemon.kill().ok();
-        self.daemon.wait().ok();
-        drop(self.service.take());
-    }
-}
-
-/// Answers everything with allow.
-pub fn service(directory: &Path) -> Result<()> {
-    end_with_parent()?;
-    let client = TypedClient::<FileProtocol>::new(connect(directory, SCAN)?);
-    let allow = Answer::new(Verdict::Allow, "");
-    while let Ok(message) = client.next_message() {
-        message.reply(&allow).ok();
+        std::thread::sleep(std::time::Duration::from_micros(500));
     }
     Ok(())
 }
 
-/// The bare loop: reads an event, allows it, closes.
-pub fn allow_all(path: &Path) -> Result<()> {
-    end_with_parent()?;
-    let directory = rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let group = Arc::new(Group::new(Class::Content)?);
-    group.mark_filesystem(std::os::fd::AsFd::as_fd(&directory))?;
-    // A directory, because making one opens nothing: this process cannot answer its own opens.
-    std::fs::create_dir(path.join(".guarded"))?;
-    let mut buffer = EventBuffer::with_capacity(64);
-    loop {
-        poll(&mut [PollFd::new(&*group, PollFlags::IN)], None)?;
-        for event in group.read(&mut buffer, Response::Allow)? {
-            if let Event::Permission { permission, .. } = event {
-                drop(permission.answer(Response::Allow));
-            }
-        }
-    }
+/// Runs one of the measuring parts of this program to its end.
+fn measured(command: &mut Command, spec: &Spec) -> Result<Run> {
+    crate::runner::run_command(command, spec.warm_time() + spec.measured_time())
 }
 
-fn connect(directory: &Path, name: &str) -> Result<Client> {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        match Connector::new().directory(directory).connect(name, b"") {
-            Ok(client) => return Ok(client),
-            Err(error) if Instant::now() > end => return Err(error).context("cannot connect"),
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
+/// The words for a path, of which all are this program's own.
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }

@@ -14,6 +14,7 @@ mod limits;
 mod machine;
 mod plan;
 mod port;
+mod random;
 mod ratio;
 mod record;
 mod report;
@@ -49,7 +50,10 @@ struct Options {
     /// How often each case is repeated
     #[arg(long, value_name = "COUNT")]
     repetitions: Option<usize>,
-    /// Orders the cases: the same seed gives the same order
+    /// The case that is to go on for long does so for ten minutes
+    #[arg(long)]
+    long: bool,
+    /// Orders the cases and draws the files of the tree: the same seed gives the same again
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// Show the names of all cases and measure none
@@ -81,15 +85,9 @@ enum Role {
     /// Answers
     #[command(hide = true)]
     Answer(Answer),
-    /// Answers a filter host's questions with allow
-    #[command(hide = true)]
-    Service { directory: PathBuf },
-    /// Allows every open below a directory
-    #[command(hide = true)]
-    AllowAll { path: PathBuf },
-    /// Opens files again and again
-    #[command(hide = true)]
-    Open(guard::Openers),
+    /// Guards, opens, or answers for a guard
+    #[command(hide = true, subcommand)]
+    Guard(guard::Part),
 }
 
 fn main() -> Result<()> {
@@ -103,12 +101,7 @@ fn main() -> Result<()> {
             answer.begin()?;
             respond(&answer)
         }
-        Some(Role::Service { directory }) => guard::service(&directory),
-        Some(Role::AllowAll { path }) => guard::allow_all(&path),
-        Some(Role::Open(openers)) => {
-            openers.run();
-            Ok(())
-        }
+        Some(Role::Guard(part)) => part.run(),
         None => everything(arguments.options),
     }
 }
@@ -144,7 +137,10 @@ fn everything(options: Options) -> Result<()> {
         plan.list();
         return Ok(());
     }
-    let runner = runner::Runner::new(options.peers, options.programs);
+    if plan.guards() {
+        guard::enter_namespace();
+    }
+    let runner = runner::Runner::new(options.peers, options.programs, plan.seed());
     let record = plan.run(machine, &runner);
     print!("{}", report::page(&record));
     match options.out {

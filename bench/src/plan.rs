@@ -6,6 +6,7 @@ use crate::Options;
 use crate::cases::{Case, Group, Role, Waits, catalogue};
 use crate::guard;
 use crate::machine::Machine;
+use crate::random::Random;
 use crate::ratio::SAME_PLACE;
 use crate::record::{Record, Table};
 use crate::runner::Runner;
@@ -24,7 +25,7 @@ impl Plan {
     /// Chooses and times the cases.
     pub fn new(options: &Options, cores: usize) -> Self {
         let quick = options.quick;
-        let mut groups = catalogue(cores);
+        let mut groups = catalogue(cores, quick, options.long);
         if options.no_guard {
             groups.retain(|group| !group.cases.iter().any(|case| guard::is_one(&case.spec)));
         }
@@ -39,7 +40,7 @@ impl Plan {
             }
             for case in &mut group.cases {
                 let spec = &mut case.spec;
-                if quick {
+                if quick && !group.fixed {
                     (spec.warm, spec.measure) = (10_000, 40_000);
                 }
                 spec.warm *= group.longer;
@@ -54,6 +55,17 @@ impl Plan {
             seed: options.seed.unwrap_or(seed),
             quick,
         }
+    }
+
+    /// Orders the cases, and whatever else is drawn.
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether opens are guarded.
+    pub fn guards(&self) -> bool {
+        let mut cases = self.groups.iter().flat_map(|group| &group.cases);
+        cases.any(|case| guard::is_one(&case.spec))
     }
 
     /// Prints the names.
@@ -172,23 +184,4 @@ fn choose(group: &mut Group, pattern: &str) {
     group
         .cases
         .retain(|case| chosen.next() == Some(true) || any && compared(case));
-}
-
-/// Good enough to shuffle with, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, (self.next() % (last as u64 + 1)) as usize);
-        }
-    }
 }

@@ -10,6 +10,7 @@ use crate::ratio::{Spread, count, interval, paired, short};
 use crate::record::{Record, Row, Table};
 use crate::sample::{Run, Sample, rounded};
 
+mod guarded;
 #[cfg(test)]
 pub mod tests;
 
@@ -24,14 +25,30 @@ pub fn page(record: &Record) -> String {
     conditions(&mut out, record);
     overview(&mut out, record);
     out.push_str(&goals::table(&goals::reached(record)));
-    for table in &record.tables {
+    let (guarded, others): (Vec<_>, Vec<_>) = record.tables.iter().partition(|t| guarded::is(t));
+    for table in others {
         write!(out, "\n## {}\n\n", table.title).ok();
-        match table.measure {
-            Measure::Time | Measure::Rate => times(&mut out, table),
-            Measure::Memory | Measure::Crowding => values(&mut out, table),
-        }
+        shown(&mut out, table);
+    }
+    if !guarded.is_empty() {
+        out.push_str("\n## Guard\n");
+    }
+    for table in guarded {
+        write!(out, "\n### {}\n\n", table.title).ok();
+        shown(&mut out, table);
     }
     out
+}
+
+fn shown(out: &mut String, table: &Table) {
+    match table.measure {
+        Measure::Time | Measure::Rate => times(out, table),
+        Measure::Memory | Measure::Crowding => values(out, table),
+        Measure::Passes => guarded::passes(out, table),
+        Measure::Mebibytes | Measure::Millis | Measure::Beyond | Measure::Late => {
+            guarded::promises(out, table);
+        }
+    }
 }
 
 /// How far the run is to be trusted, and what its numbers mean.
@@ -207,10 +224,7 @@ fn values(out: &mut String, table: &Table) {
     out.push_str("| case | value | fltport against it |\n| --- | --- | --- |\n");
     for row in &table.rows {
         let reason = || row.runs.last().and_then(Run::reason).unwrap_or_default();
-        let unit = match table.measure {
-            Measure::Memory => " KiB",
-            _ => "",
-        };
+        let unit = table.measure.unit();
         let value = Spread::over(&row.runs, |one| table.measure.of(one));
         let value = value.map_or_else(reason, |spread| format!("{spread}{unit}"));
         let note = comparison(table, row).unwrap_or_default();
@@ -225,7 +239,11 @@ fn comparison(table: &Table, row: &Row) -> Option<String> {
     let times = match (row.role, table.measure) {
         _ if table.base.is_some() => {
             let ratio = ratio.inverse();
-            format!("{ratio} times as many as {}", ours.label)
+            let word = match table.measure {
+                Measure::Rate => "many",
+                _ => "fast",
+            };
+            format!("{ratio} times as {word} as {}", ours.label)
         }
         (Role::Limit, _) => format!("takes {ratio} times as long"),
         (_, Measure::Rate) if ratio.median >= 1.0 => format!("{ratio} times as many"),

@@ -13,7 +13,7 @@ use fltbench_common::Outcome;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cases::{Case, Role};
-use crate::guard;
+use crate::guard::{self, Grounds};
 use crate::sample::{Run, Sample};
 
 /// Starts the processes.
@@ -21,21 +21,21 @@ use crate::sample::{Run, Sample};
 pub struct Runner {
     /// The program with the other libraries.
     peers: Option<PathBuf>,
-    /// The folder of the filter host and the scanner.
-    programs: PathBuf,
+    /// Where opens are guarded.
+    grounds: Grounds,
     /// Why opens cannot be guarded here, once that was asked.
     unguarded: OnceCell<Option<String>>,
 }
 
-/// How long a case may take, its start and end included.
+/// How long a case may take beyond the time that it is told to, its start and end included.
 const WATCHDOG: Duration = Duration::from_secs(20);
 
 impl Runner {
     /// One that knows where the programs are.
-    pub fn new(peers: Option<PathBuf>, programs: PathBuf) -> Self {
+    pub fn new(peers: Option<PathBuf>, programs: PathBuf, seed: u64) -> Self {
         Self {
             peers,
-            programs,
+            grounds: Grounds::new(programs, seed),
             unguarded: OnceCell::new(),
         }
     }
@@ -45,7 +45,7 @@ impl Runner {
         let run = if guard::is_one(&case.spec) {
             match self.unguarded.get_or_init(guard::impossible) {
                 Some(reason) => return Run::Skipped(reason.clone()),
-                None => guard::run(&self.programs, &case.spec),
+                None => self.grounds.run(&case.spec),
             }
         } else {
             let program = match (&self.peers, case.role) {
@@ -57,15 +57,19 @@ impl Runner {
             };
             let program = program.context("cannot find this program");
             program.and_then(|program| {
-                run_command(Command::new(program).arg("case").args(case.spec.to_words()))
+                run_command(
+                    Command::new(program).arg("case").args(case.spec.to_words()),
+                    Duration::ZERO,
+                )
             })
         };
         run.unwrap_or_else(|error| Run::Failed(format!("{error:#}")))
     }
 }
 
-/// Runs the asking process of a case, which ends with a line of JSON. Must be called on the first thread.
-pub fn run_command(command: &mut Command) -> Result<Run> {
+/// Runs the asking process of a case, which is to take about so long and ends with a line of JSON. Must be called on the
+/// first thread.
+pub fn run_command(command: &mut Command, time: Duration) -> Result<Run> {
     let mut errors = tempfile::tempfile()?;
     let child = command
         .stdin(Stdio::null())
@@ -76,7 +80,7 @@ pub fn run_command(command: &mut Command) -> Result<Run> {
     // The kernel ends the other process with the first one.
     let mut child = Ended(child);
     let output = child.0.stdout.take().context("no output")?;
-    let text = match read_all(output, WATCHDOG) {
+    let text = match read_all(output, WATCHDOG + time) {
         Ok(text) => text,
         Err(error) => bail!("{error:#}{}", last_words(&mut errors)),
     };

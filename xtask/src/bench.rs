@@ -32,7 +32,10 @@ pub(crate) struct Args {
     /// How often each case is repeated
     #[arg(long, value_name = "COUNT")]
     repetitions: Option<usize>,
-    /// Orders the cases: the same seed gives the same order
+    /// The case that is to go on for long does so for ten minutes
+    #[arg(long)]
+    long: bool,
+    /// Orders the cases and draws the files of the tree: the same seed gives the same again
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// Also keep the run in this folder: results.json, and the tables and charts that are made of it
@@ -77,6 +80,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     for (flag, given) in [
         ("--quick", args.quick),
         ("--list", args.list),
+        ("--long", args.long),
         ("--no-guard", args.no_guard),
     ] {
         if given {

@@ -48,6 +48,12 @@ impl Histogram {
         self.total
     }
 
+    /// How many were longer than so many ticks, to the width of a bucket.
+    pub fn above(&self, ticks: u64) -> u64 {
+        let longer = self.counts.iter().skip(index(ticks.min(MOST)) + 1);
+        longer.sum()
+    }
+
     /// The duration that `share` of all stay below, in ticks.
     pub fn quantile(&self, share: f64) -> f64 {
         let wanted = share * self.total as f64;
