@@ -241,7 +241,7 @@ fn comparison(table: &Table, row: &Row) -> Option<String> {
             let ratio = ratio.inverse();
             let word = match table.measure {
                 Measure::Rate => "many",
-                _ => "fast",
+                _ => "long",
             };
             format!("{ratio} times as {word} as {}", ours.label)
         }

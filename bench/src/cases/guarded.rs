@@ -11,8 +11,13 @@ pub const SERVICE: &str = "host and a service that allows all";
 pub const SCANNER: &str = "host and fltscand";
 pub const IN_WORKER: &str = "host, verdict kept by the worker";
 pub const IN_KERNEL: &str = "host, verdict kept in the kernel";
-pub const BY_TRIAGE: &str = "answered by triage";
-pub const BY_SERVICE: &str = "answered by a service";
+
+/// Who answers for a file at once, beside others that wait; with the name of the case.
+const AT_ONCE: [(&str, &str); 3] = [
+    ("that a rule lets go on", "rule"),
+    ("whose verdict the worker keeps", "kept"),
+    ("that a service allows", "service"),
+];
 
 /// Slow verdicts that wait beside a fast one.
 const PENDING: usize = 1_000;
@@ -27,7 +32,7 @@ const FILES: usize = 20_000;
 pub fn all(quick: bool, long: bool) -> Vec<Group> {
     let files = if quick { FILES / 5 } else { FILES };
     let mut groups: Vec<Group> = [1, 4, 64].map(opens).into();
-    groups.extend([(BY_TRIAGE, "triage"), (BY_SERVICE, "service")].map(beside));
+    groups.extend(AT_ONCE.map(beside));
     groups.extend([1, 4].map(|readers| reads(readers, files)));
     let programs = [
         ("grep", "grep -r over the tree"),
@@ -74,11 +79,11 @@ pub const fn beside_label(pending: bool) -> &'static str {
 }
 
 fn beside((label, what): (&str, &str)) -> Group {
-    let title = format!(
-        "Open and close of a file that is {label}, beside slow ones on the same filesystem"
-    );
+    let title =
+        format!("Open and close of a file {label}, beside slow ones on the same filesystem");
     let mut group = Group::new(&format!("guard/beside-{what}"), &title, Measure::Time, true);
     group.base = Some(beside_label(false));
+    group.longer = 2;
     for pending in [0, PENDING] {
         let spec = Spec {
             window: pending,

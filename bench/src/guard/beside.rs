@@ -17,16 +17,21 @@ use crate::sample::Run;
 /// Longer than any case: what waits is to wait until the end.
 const PATIENT: &str = "120000";
 
+/// Slow files that are opened at the same time.
+const TOGETHER: usize = 16;
+
 /// Runs a case of this kind.
 pub fn run(programs: &Path, scratch: &Scratch, spec: &Spec) -> Result<Run> {
-    let (manner, cache) = match spec.kind.as_str() {
-        // The verdict is kept by the worker, so triage answers.
-        "beside-triage" => (Manner::Content, "worker"),
-        "beside-service" => (Manner::Slow, "off"),
+    let muted = format!("path={}", scratch.file(0).display());
+    let (manner, options) = match spec.kind.as_str() {
+        // Nothing was ever sent on for this file: triage alone sees it.
+        "beside-rule" => (Manner::Slow, vec!["off", "--mute", &muted]),
+        "beside-kept" => (Manner::Content, vec!["worker"]),
+        "beside-service" => (Manner::Slow, vec!["off"]),
         other => bail!("no case is called {other}"),
     };
     scratch.settle();
-    let host = start(programs, scratch, manner, cache)?;
+    let host = start(programs, scratch, manner, &options)?;
     let crowd = pending(&host, scratch, spec.window)?;
     let run = opens(scratch, spec, None)?;
     drop(crowd);
@@ -35,15 +40,15 @@ pub fn run(programs: &Path, scratch: &Scratch, spec: &Spec) -> Result<Run> {
 }
 
 /// A host whose services have all the time that they want.
-pub fn start(programs: &Path, scratch: &Scratch, manner: Manner, cache: &str) -> Result<Host> {
-    let options = ["--cache", cache, "--deadline-ms", PATIENT];
+pub fn start(programs: &Path, scratch: &Scratch, manner: Manner, options: &[&str]) -> Result<Host> {
+    let options = [&["--deadline-ms", PATIENT, "--cache"], options].concat();
     let answers = Answers::Service(manner);
     Host::start(
         programs,
         scratch.path(),
         answers,
         &options,
-        &scratch.file(0),
+        &scratch.file(1),
     )
 }
 
@@ -59,11 +64,14 @@ pub fn pending(host: &Host, scratch: &Scratch, count: usize) -> Result<Option<En
         .arg("--count")
         .arg(count.to_string());
     let crowd = Ended::start(&mut command)?;
-    until("all slow opens are pending", 15, || {
+    let mut waiting = 0;
+    let all = until("all slow opens are pending", 40, || {
         // Not too often: the worker has other things to do.
         std::thread::sleep(Duration::from_millis(20));
-        Ok(host.count("with_services")? >= count as u64)
-    })?;
+        waiting = host.count("with_services")?;
+        Ok(waiting >= count as u64)
+    });
+    all.with_context(|| format!("{waiting} of {count} are"))?;
     Ok(Some(crowd))
 }
 
@@ -81,6 +89,11 @@ impl Crowd {
     pub fn run(self) -> Result<()> {
         end_with_parent()?;
         for number in 0..self.count.min(SLOW) {
+            // The kernel wakes all who wait in a group at each of its answers: all at once would hold each other up on
+            // their way through triage for minutes.
+            if number % TOGETHER == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             let file = slow_file(&self.scratch, number);
             std::thread::Builder::new()
                 .stack_size(32 << 10)

@@ -31,7 +31,7 @@ pub fn run(programs: &Path, scratch: &Scratch, spec: &Spec) -> Result<Run> {
 
 /// What the worker has in memory while so many operations wait for a service.
 fn memory(programs: &Path, scratch: &Scratch, count: usize) -> Result<Run> {
-    let host = start(programs, scratch, Manner::Slow, "off")?;
+    let host = start(programs, scratch, Manner::Slow, &["off"])?;
     let worker = host.status()?["worker"].as_u64().context("no worker")?;
     let [idle, _] = resident(worker)?;
     let crowd = pending(&host, scratch, count)?;

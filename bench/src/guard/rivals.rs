@@ -82,8 +82,8 @@ pub struct Fapolicy {
 /// It guards every mount of a kind. So it gets a mount namespace in which the tree is the only one: the root is an
 /// overlay, which also keeps its configuration from the system's.
 const CONFINE: &str = r#"set -e
-cd "$1"; tree="$2"; kind="$3"
-mount -t tmpfs none .; mkdir upper work root
+tree="$2"; kind="$3"
+mount -t tmpfs none "$1"; cd "$1"; mkdir upper work root
 mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
 mkdir -p "root$tree" root/old
 mount --rbind /proc root/proc; mount --rbind /dev root/dev; mount -t tmpfs none root/run
@@ -92,7 +92,7 @@ mkdir -p root/run/fapolicyd root/var/lib/fapolicyd root/etc/fapolicyd
 rm -f root/etc/fapolicyd/*.rules root/etc/fapolicyd/rules.d/* root/etc/fapolicyd/fapolicyd.trust
 printf 'deny perm=any all : path=%s/denied\nallow perm=any all : all\n' "$tree" > root/etc/fapolicyd/compiled.rules
 : > root/etc/fapolicyd/fapolicyd.trust
-printf 'permissive = 0\nnice_val = 0\nq_size = 640\nuid = root\ngid = root\ndo_stat_report = 0\ndetailed_report = 0\ndb_max_size = 50\nsubj_cache_size = 1549\nobj_cache_size = 32768\nwatch_fs = %s\ntrust = file\nintegrity = none\nsyslog_format = rule,dec\nrpm_sha256_only = 0\nallow_filesystem_mark = 1\n' "$kind" > root/etc/fapolicyd/fapolicyd.conf
+printf 'permissive = 0\nnice_val = 0\nq_size = 640\nuid = root\ngid = root\ndo_stat_report = 0\ndetailed_report = 0\ndb_max_size = 50\nsubj_cache_size = 1549\nobj_cache_size = 32768\nwatch_fs = %s\ntrust = file\nintegrity = none\nsyslog_format = rule,dec,perm,pid,exe,:,path,ftype\nrpm_sha256_only = 0\nallow_filesystem_mark = 1\n' "$kind" > root/etc/fapolicyd/fapolicyd.conf
 cd root; pivot_root . old; umount -l /old
 mounts=$(grep -c " $kind " /proc/self/mounts)
 test "$mounts" = 1

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rustix::mount::{UnmountFlags, unmount};
@@ -89,6 +89,7 @@ impl Tree {
         let drawn: Vec<f64> = (0..self.files)
             .map(|_| (SPREAD * random.normal()).exp())
             .collect();
+        let old = SystemTime::now() - Duration::from_hours(1);
         let scale = MEAN * self.files as f64 / drawn.iter().sum::<f64>();
         for (number, size) in drawn.iter().enumerate() {
             let size = ((size * scale) as usize).clamp(1, LARGEST);
@@ -98,6 +99,8 @@ impl Tree {
                 fs::create_dir_all(parent)?;
             }
             fs::write(&file, words.get(start..start + size).unwrap_or_default())?;
+            // What is as young as git's index would be read again by each `git status`.
+            File::options().write(true).open(&file)?.set_modified(old)?;
             self.bytes += size as u64;
         }
         fs::write(self.probe(), "probe")?;
