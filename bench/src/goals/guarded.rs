@@ -51,7 +51,7 @@ const fn own(
 
 const BESIDE: [&str; 2] = [beside_label(true), beside_label(false)];
 
-const GOALS: [Goal; 12] = [
+const GOALS: [Goal; 13] = [
     ratio(
         "guard/64",
         "opens a second through a service over those of the bare loop",
@@ -131,9 +131,16 @@ const GOALS: [Goal; 12] = [
     ),
     own(
         "guard/steady",
-        "opens over their deadline",
+        "opens that took longer than their deadline",
         SCANNER,
         "late",
+        Bound::AtMost(0.0, ""),
+    ),
+    own(
+        "guard/steady",
+        "opens that were denied because nobody decided them in time",
+        SCANNER,
+        "denied",
         Bound::AtMost(0.0, ""),
     ),
 ];

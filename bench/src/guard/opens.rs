@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -89,18 +90,30 @@ impl Openers {
     pub fn run(self) {
         let (directory, deadline) = (self.directory, self.deadline);
         run_case(self.spec, |context| {
+            // Policy denies what nobody could decide in time: with a deadline that is counted, else it is a failure.
+            let denied = AtomicU64::new(0);
             let mut figures = Meter::threads(&context.spec, context.clock, None, |thread| {
                 let file = directory.join(thread.to_string());
-                Ok(move || Ok(File::open(&file).map(drop)?))
+                let denied = &denied;
+                Ok(move || match File::open(&file) {
+                    Err(error) if deadline.is_none() => Err(error.into()),
+                    Err(_) => {
+                        denied.fetch_add(1, Ordering::Relaxed);
+                        Ok(())
+                    }
+                    Ok(_) => Ok(()),
+                })
             })?;
             if let Some(deadline) = deadline {
                 let most = context.clock.ticks(Duration::from_millis(deadline));
-                let late = figures.histogram.above(most) as f64;
-                let longest = figures.micros(1.0) / 1e3;
-                let opens = figures.messages as f64;
-                figures.extra = [("late", late), ("longest_ms", longest), ("opens", opens)]
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .into();
+                figures.extra = [
+                    ("late", figures.histogram.above(most) as f64),
+                    ("denied", denied.into_inner() as f64),
+                    ("longest_ms", figures.micros(1.0) / 1e3),
+                    ("opens", figures.messages as f64),
+                ]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into();
             }
             Ok(figures)
         });

@@ -84,11 +84,12 @@ pub fn promises(out: &mut String, table: &Table) {
 }
 
 /// What else such a case measures.
-const ALSO: [(&str, &str); 4] = [
+const ALSO: [(&str, &str); 5] = [
     ("idle_mib", "MiB while nothing is pending:"),
     ("locked_mib", "MiB of it locked:"),
     ("opens", "opens:"),
     ("longest_ms", "longest, ms:"),
+    ("denied", "denied, because they were not decided in time:"),
 ];
 
 fn value(row: &Row, name: &str) -> Option<Spread> {
