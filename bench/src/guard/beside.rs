@@ -1,8 +1,9 @@
 //! Opens that are answered at once, beside others on the same filesystem that wait for a slow service.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use fltbench_common::{Spec, end_with_parent};
@@ -18,7 +19,7 @@ use crate::sample::Run;
 const PATIENT: &str = "120000";
 
 /// Slow files that are opened at the same time.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 50;
 
 /// Runs a case of this kind.
 pub fn run(programs: &Path, scratch: &Scratch, spec: &Spec) -> Result<Run> {
@@ -62,16 +63,20 @@ pub fn pending(host: &Host, scratch: &Scratch, count: usize) -> Result<Option<En
     command
         .arg(scratch.path())
         .arg("--count")
-        .arg(count.to_string());
-    let crowd = Ended::start(&mut command)?;
-    let mut waiting = 0;
-    let all = until("all slow opens are pending", 40, || {
-        // Not too often: the worker has other things to do.
-        std::thread::sleep(Duration::from_millis(20));
-        waiting = host.count("with_services")?;
-        Ok(waiting >= count as u64)
-    });
-    all.with_context(|| format!("{waiting} of {count} are"))?;
+        .arg(count.to_string())
+        .stdin(Stdio::piped());
+    let mut crowd = Ended(command.spawn().context("cannot start the slow openers")?);
+    let mut pace = crowd.0.stdin.take().context("no input")?;
+    // The kernel wakes all who wait in a group at each of its answers: all at once would hold each other up on their way
+    // through triage, and everybody else on the machine.
+    for sent in (0..count).step_by(TOGETHER) {
+        pace.write_all(b"\n")?;
+        let wanted = count.min(sent + TOGETHER) as u64;
+        until("slow opens are pending", 10, || {
+            Ok(host.count("with_services")? >= wanted)
+        })
+        .with_context(|| format!("{sent} of {count} are"))?;
+    }
     Ok(Some(crowd))
 }
 
@@ -88,11 +93,11 @@ impl Crowd {
     /// Ends only by a signal.
     pub fn run(self) -> Result<()> {
         end_with_parent()?;
-        for number in 0..self.count.min(SLOW) {
-            // The kernel wakes all who wait in a group at each of its answers: all at once would hold each other up on
-            // their way through triage for minutes.
+        let count = self.count.min(SLOW);
+        let mut lines = std::io::stdin().lines();
+        for number in 0..count {
             if number % TOGETHER == 0 {
-                std::thread::sleep(Duration::from_millis(2));
+                lines.next().context("nobody sets the pace")??;
             }
             let file = slow_file(&self.scratch, number);
             std::thread::Builder::new()
