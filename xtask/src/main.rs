@@ -16,6 +16,7 @@ mod deep;
 mod fuzz;
 mod house;
 mod mutants;
+mod old_kernel;
 mod readme;
 mod soak;
 mod source;
@@ -35,6 +36,7 @@ enum Command {
     Conformance(conformance::Args),
     Fuzz(fuzz::Args),
     Mutants(mutants::Args),
+    OldKernel(old_kernel::Args),
     Soak(soak::Args),
 }
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&root, &args),
         Command::Fuzz(args) => fuzz::run(&root, &args),
         Command::Mutants(args) => mutants::run(&root, &args),
+        Command::OldKernel(args) => old_kernel::run(&root, &args),
         Command::Soak(args) => soak::run(&root, &args),
     });
     match result {

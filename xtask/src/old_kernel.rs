@@ -1,0 +1,291 @@
+//! `cargo xtask old-kernel`: the host's tests on Linux 6.1, in a machine that is emulated.
+//!
+//! Linux 6.1 has no pre-access events, no answers with an errno and no reasons for files that cannot be opened. What runs there is
+//! what was built here: test programs, the host, and the libraries and tools of this machine, in one initramfs.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+
+mod find;
+mod report;
+
+/// Run the host's tests on Linux 6.1, under QEMU
+///
+/// As root on Debian it installs QEMU and fetches Debian's kernel where they are missing. Elsewhere it says what is missing.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only programs whose name contains this
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+}
+
+/// Integration tests of `flthost` that run there. Those with tight times are left out: an emulated processor is some
+/// twenty times slower. So are those that need python3, which is not packed.
+const TESTS: [&str; 12] = [
+    "fanotify",
+    "guard",
+    "policies",
+    "holes",
+    "marks",
+    "services",
+    "cache",
+    "crash",
+    "supervisor",
+    "start",
+    "filter",
+    "panic",
+];
+
+/// Programs that tests start by the path at which cargo built them.
+const PROGRAMS: [&str; 3] = ["flthostd", "fltscand", "fltctl"];
+
+/// What `/init` and the tests call.
+const TOOLS: [&str; 18] = [
+    "sh", "cat", "true", "sleep", "timeout", "mount", "umount", "mkdir", "chmod", "mv", "rm", "cp",
+    "touch", "kill", "ln", "setpriv", "unshare", "insmod",
+];
+
+/// Modules of Debian's kernel that some tests need; a test skips without its own.
+const MODULES: [&str; 3] = [
+    "fs/fuse/fuse.ko",
+    "fs/overlayfs/overlay.ko",
+    "drivers/block/loop.ko",
+];
+
+/// Builds, packs, runs and reports.
+///
+/// # Errors
+///
+/// When something does not build or start, or a test fails there.
+pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = std::path::absolute(target)?;
+    let place = target.join("old-kernel");
+    fs::create_dir_all(&place)?;
+    let found = match find::machine(&place)? {
+        Ok(found) => found,
+        Err(missing) => {
+            println!("skipped: {missing}");
+            return Ok(());
+        }
+    };
+    let tests = build(root, &target, args.only.as_deref())?;
+    ensure!(!tests.is_empty(), "no program of that name");
+    let image = place.join("initramfs.cpio");
+    pack(&place.join("root"), &image, &target, &found.modules, &tests)?;
+    let output = boot(&found, &image)?;
+    let log = place.join("serial.log");
+    fs::write(&log, &output)?;
+    let names: Vec<_> = tests.iter().map(|(name, _)| name.as_str()).collect();
+    report::print(&output, &names)
+        .with_context(|| format!("all that the machine said is in {}", log.display()))
+}
+
+/// Builds all that is packed; gives the test programs with their names, in the order of [`TESTS`].
+fn build(root: &Path, target: &Path, only: Option<&str>) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let cargo = |words: &[&str]| {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command
+            .current_dir(root)
+            .env("CARGO_TARGET_DIR", target)
+            .args(words);
+        command
+    };
+    let packages = ["build", "-p", "flthost", "-p", "fltscan", "-p", "fltctl"];
+    succeed(&mut cargo(&packages))?;
+    let output = cargo(&["test", "-p", "flthost", "--no-run", "--message-format=json"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(
+        output.status.success(),
+        "the tests do not build: {}",
+        output.status
+    );
+    let text = String::from_utf8(output.stdout)?;
+    let all: Vec<_> = text.lines().filter_map(report::test_program).collect();
+    let wanted = TESTS
+        .into_iter()
+        .filter(|name| only.is_none_or(|part| name.contains(part)));
+    wanted
+        .map(|name| {
+            let found = all.iter().find(|(other, _)| *other == name);
+            let (_, path) = found.with_context(|| format!("cargo names no test program {name}"))?;
+            Ok((name.to_owned(), PathBuf::from(*path)))
+        })
+        .collect()
+}
+
+/// Puts everything below `root`, at the same paths as here, and makes the image of it.
+fn pack(
+    root: &Path,
+    image: &Path,
+    target: &Path,
+    modules: &Path,
+    tests: &[(String, PathBuf)],
+) -> anyhow::Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root)?;
+    }
+    for directory in [
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib",
+        "usr/lib64",
+        "dev",
+        "proc",
+        "sys",
+        "tmp",
+        "run",
+        "etc",
+        "root",
+        "modules",
+    ] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    // As on the systems whose tools these are: one is found by either path.
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
+    }
+    let built = PROGRAMS.map(|name| target.join("debug").join(name));
+    let built = built.iter().chain(tests.iter().map(|(_, path)| path));
+    let tools: Vec<_> = TOOLS
+        .iter()
+        .filter_map(|name| find::in_path(name))
+        .collect();
+    let mut libraries = BTreeSet::new();
+    for program in built {
+        let to = inside(root, program)?;
+        // Without what debuggers read it is a tenth, which the machine has to unpack.
+        succeed(
+            Command::new("strip")
+                .args(["--strip-debug", "-o"])
+                .args([&to, program]),
+        )?;
+        libraries.extend(libraries_of(program)?);
+    }
+    for tool in &tools {
+        fs::copy(tool, inside(root, tool)?)?;
+        libraries.extend(libraries_of(tool)?);
+    }
+    for library in &libraries {
+        fs::copy(library, inside(root, library)?)?;
+    }
+    for module in MODULES {
+        let name = Path::new(module).file_name().unwrap_or_default();
+        // Which of them are modules is the kernel's choice.
+        fs::copy(
+            modules.join("kernel").join(module),
+            root.join("modules").join(name),
+        )
+        .ok();
+    }
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
+    )?;
+    fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    let init = root.join("init");
+    fs::write(&init, report::init(tests))?;
+    succeed(Command::new("chmod").arg("755").arg(&init))?;
+    archive(root, image)
+}
+
+/// Where a path of this machine is below `root`; its folder is there then.
+fn inside(root: &Path, path: &Path) -> anyhow::Result<PathBuf> {
+    let path = root.join(path.strip_prefix("/").context("not an absolute path")?);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    Ok(path)
+}
+
+/// The shared libraries that a program is started with, and their loader.
+fn libraries_of(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output = Command::new("ldd")
+        .arg(program)
+        .output()
+        .context("cannot start ldd")?;
+    // It fails for a static program, which needs none.
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = text.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(words
+        .map(|word| PathBuf::from(word.trim_end_matches(':')))
+        .filter(|path| path != program)
+        .collect())
+}
+
+/// All below `root`, in the form that the kernel unpacks.
+fn archive(root: &Path, image: &Path) -> anyhow::Result<()> {
+    let names = Command::new("find")
+        .current_dir(root)
+        .arg(".")
+        .output()
+        .context("cannot start find")?;
+    let mut cpio = Command::new("cpio")
+        .current_dir(root)
+        .args(["--quiet", "--owner=0:0", "-o", "-H", "newc"])
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(image)?)
+        .spawn()
+        .context("cannot start cpio")?;
+    cpio.stdin
+        .take()
+        .context("cpio has no input")?
+        .write_all(&names.stdout)?;
+    let status = cpio.wait()?;
+    ensure!(status.success(), "cpio failed: {status}");
+    Ok(())
+}
+
+/// Runs the machine to its end; gives what it wrote to its serial line.
+fn boot(machine: &find::Machine, image: &Path) -> anyhow::Result<String> {
+    println!("old kernel: {}, without KVM", machine.kernel.display());
+    // It ends by itself. This is for a kernel that does not.
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", "480"])
+        .arg(&machine.qemu)
+        .args([
+            "-accel",
+            "tcg",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+        ])
+        .args(["-m", "1536", "-smp", "2", "-kernel"])
+        .arg(&machine.kernel)
+        .arg("-initrd")
+        .arg(image)
+        .args(["-append", "console=ttyS0 panic=-1 quiet"])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start timeout")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(said);
+    }
+    println!("{said}");
+    bail!(
+        "the machine ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {}", OsStr::display(command.get_program())))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
+}
