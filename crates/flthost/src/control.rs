@@ -26,6 +26,8 @@ use crate::volumes::Volumes;
 #[derive(Debug)]
 pub struct Control {
     pub(crate) config: Config,
+    /// What the kernel cannot do, and what follows.
+    pub(crate) missing: Vec<String>,
     pub(crate) decider: Arc<Decider>,
     pub(crate) stack: Arc<Stack>,
     pub(crate) services: Arc<Services>,
@@ -103,6 +105,7 @@ impl Control {
             "guards": *self.guards.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
             "monitor": self.config.monitor,
             "grants_mutes": self.config.services.iter().any(|port| port.grant_mutes),
+            "missing": self.missing,
             "policies": policies_of(policies),
             "surge": self.config.surge.name(),
             "operations": {

@@ -23,6 +23,8 @@ use crate::policy::{Action, Cause, Policies};
 pub struct Decider {
     policies: Policies,
     monitor: bool,
+    /// The kernel denies with errors of the host's choice.
+    errnos: bool,
     cache: Arc<Cache>,
     /// Somebody reads the log.
     heard: Arc<AtomicBool>,
@@ -83,17 +85,19 @@ struct Ring {
 pub(crate) const RING: usize = 1_024;
 
 impl Decider {
-    /// Decides by these policies; in `monitor` mode everything goes on.
+    /// Decides by these policies; in `monitor` mode everything goes on, and without `errnos` denials are plain ones.
     #[must_use]
     pub(crate) fn new(
         policies: Policies,
         monitor: bool,
+        errnos: bool,
         cache: Arc<Cache>,
         heard: Arc<AtomicBool>,
     ) -> Self {
         Self {
             policies,
             monitor,
+            errnos,
             cache,
             heard,
             pending: AtomicUsize::new(0),
@@ -169,6 +173,11 @@ impl Decider {
             cause,
             reason,
         } = verdict;
+        // What is told has to be what the opener gets.
+        let action = match action {
+            Action::Errno(_) if !self.errnos => Action::Deny,
+            other => other,
+        };
         let spared = action.denies() && !self.denies(action);
         let done = if spared { Action::Allow } else { action };
         let answered = permission.answer(done.response());

@@ -34,6 +34,7 @@ mod halt;
 mod handover;
 pub mod judge;
 mod keepers;
+mod kernel;
 mod lingering;
 mod marking;
 pub mod marks;

@@ -60,6 +60,14 @@ fn let_go(file: &OwnedFd, link: &OsString) {
     }
 }
 
+/// Whether the kernel has that way.
+///
+/// # References
+/// pidfd_open(2), `PIDFD_THREAD`.
+pub(crate) fn is_possible() -> bool {
+    pidfd_open(rustix::thread::gettid(), THREAD).is_ok()
+}
+
 /// The numbers of a process's descriptors, and what they are.
 fn links(directory: &Path) -> Vec<(RawFd, OsString)> {
     let link = |path: PathBuf| {

@@ -13,6 +13,7 @@ use crate::exempt::Exempt;
 use crate::explain::Watched;
 use crate::filters::{Cached, Mute, Trace};
 use crate::halt::Halt;
+use crate::kernel::Kernel;
 use crate::mutes::Mutes;
 use crate::names::Names;
 use crate::notice::Notices;
@@ -38,16 +39,23 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// For what this host holds. `supervisor` is the process that started this one.
+    /// For what this host holds. `missing` is what this kernel cannot do, in words; `supervisor` is the process that started this one.
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn new(config: &Config, held: &Held, supervisor: u32) -> Result<Self, String> {
+    pub(crate) fn new(
+        config: &Config,
+        held: &Held,
+        kernel: Kernel,
+        missing: &[String],
+        supervisor: u32,
+    ) -> Result<Self, String> {
         let cache = Arc::new(Cache::new(config.cache_mode(), held.pairs.clone()));
         let events = Arc::new(Events::default());
         let decider = Arc::new(Decider::new(
             config.policies,
             config.monitor,
+            kernel.errnos,
             Arc::clone(&cache),
             events.heard(),
         ));
@@ -67,6 +75,7 @@ impl Parts {
         let notices = Arc::new(Notices::default());
         let control = Arc::new(Control {
             config: config.clone(),
+            missing: missing.to_vec(),
             decider: Arc::clone(&decider),
             stack: Arc::clone(&stack),
             services: Arc::clone(&services),

@@ -25,6 +25,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, pidfd_send_signal, set_dump
 use crate::config::Config;
 use crate::fanotify::{Defaults, Group, Response};
 use crate::keepers::Keepers;
+use crate::kernel::Kernel;
 use crate::polling::{self, is_ready};
 use crate::say::say;
 pub use crate::start::StartError;
@@ -74,6 +75,12 @@ pub enum Ending {
 /// [`StartError`] when it cannot start. Once it has started it ends only when it is told to.
 pub fn run(config: &Config) -> Result<Ending, StartError> {
     let (held, handed) = Held::open(config)?;
+    let kernel = Kernel::ask();
+    let missing = kernel.missing(config, held.pairs.iter().any(|pair| pair.slow));
+    // Whoever reads the words of one that takes over has read these.
+    if !config.take_over {
+        missing.iter().for_each(say);
+    }
     let system = |doing| move |error| StartError::System(doing, error);
     // A dump of a dying worker is written before the worker counts as dead, often by a program that opens files; where
     // those are guarded, it would wait for an answer that nobody gives any more.
@@ -97,6 +104,8 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
         config,
         restarts: Vec::with_capacity(config.restarts.saturating_add(2)),
         held,
+        kernel,
+        missing,
         groups,
         keepers,
         signals,
@@ -109,6 +118,9 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
 struct Supervisor<'a> {
     config: &'a Config,
     held: Held,
+    kernel: Kernel,
+    /// What it cannot do, in words.
+    missing: Vec<String>,
     groups: Vec<Arc<Group>>,
     keepers: Keepers,
     signals: OwnedFd,
@@ -200,6 +212,8 @@ impl Supervisor<'_> {
             let start = worker::Start {
                 config: self.config,
                 held: &self.held,
+                kernel: self.kernel,
+                missing: &self.missing,
                 told,
                 parents_end: tell_of_parent,
                 signals: &self.signals,

@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::events::{Event, Started};
 use crate::giving::keep_door;
 use crate::handover::Frame;
+use crate::kernel::Kernel;
 use crate::lingering;
 use crate::marking::{keep_following, mark};
 use crate::parts::Parts;
@@ -34,6 +35,9 @@ use crate::volumes::{Helpers, Volumes};
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
     pub(crate) held: &'a Held,
+    pub(crate) kernel: Kernel,
+    /// What the kernel cannot do, in words.
+    pub(crate) missing: &'a [String],
     /// Readable when the worker is to end; at its end when the supervisor has died.
     pub(crate) told: OwnedFd,
     /// The number of the supervisor's own end of it, which this process has a copy of.
@@ -83,7 +87,7 @@ fn serve(start: Start<'_>, handed: Handed) -> Result<(), String> {
     let config = start.config;
     let held = start.held;
     lock_memory();
-    let parts = Parts::new(config, held, supervisor())?;
+    let parts = Parts::new(config, held, start.kernel, start.missing, supervisor())?;
     parts.start_pulse(held)?;
     let readers = parts.readers(config, held)?;
     let returns = config.take_over && start.settled.is_none();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::host::{Host, opens, try_open, until};
-use common::{Place, text};
+use common::{Place, text, words_of_eio};
 use flthost::config::Config;
 use flthost::{Altitude, Filter, Operation, Pre, supervisor};
 
@@ -83,7 +83,7 @@ fn a_panic_ends_the_worker_and_nobody_waits() {
 fn breaks(host: &Host, file: &Path, words: &str) {
     let worker = host.worker();
     let (result, took) = try_open(file);
-    assert!(result.unwrap_err().contains("Input/output error"));
+    assert!(result.unwrap_err().contains(words_of_eio()));
     assert!(took < Duration::from_secs(2), "{took:?}");
     host.says(words);
     until("the next worker comes", || {

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use common::host::{Host, command, opens, refused, until};
-use common::{Place, run, text};
+use common::{Place, run, takes_errnos, text};
 
 /// A host that would start with these arguments.
 fn ready(place: &Place) -> Command {
@@ -212,4 +212,25 @@ fn a_tree_of_very_many_directories_is_guarded_only_if_that_is_wanted() {
     assert!(opens(&file));
     let _host = Host::run(&mut guard(&["--many-directories"]), ports.clone());
     assert!(!opens(&file));
+}
+
+#[test]
+fn what_the_kernel_cannot_do_is_said_with_what_follows() {
+    let Some(place) = Place::new() else { return };
+    let sentence = "this kernel cannot deny with EAGAIN, EBUSY: opens fail with EPERM instead";
+    let policies = ["--policy", "timeout=EAGAIN", "--policy", "exec:crash=EBUSY"];
+    for (arguments, used) in [(&policies[..], true), (&[], false)] {
+        let host = Host::start(&place, arguments);
+        let expected = used && !takes_errnos();
+        let missing = &host.status()["missing"];
+        let missing = missing.as_array().unwrap();
+        // On tmpfs nothing else is missed: nothing there can hang, and marks can be ignored since Linux 6.0.
+        let expected_list = if expected { vec![sentence] } else { vec![] };
+        assert_eq!(*missing, expected_list);
+        if expected {
+            host.says(sentence);
+        } else {
+            assert!(!host.said().contains("this kernel"), "{}", host.said());
+        }
+    }
 }

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::host::{Host, allow, kill, opens, try_open, until};
-use common::{Place, text};
+use common::{Place, text, words_of_eio};
 use flthost::config::Config;
 use flthost::{Altitude, Filter, Operation, Pre, say, supervisor};
 use rustix::process::Signal;
@@ -147,7 +147,7 @@ fn is_ended(host: &Host, file: &Path) {
     let worker = host.worker();
     let (result, took) = try_open(file);
     println!("{} took {took:?}", file.display());
-    assert!(result.unwrap_err().contains("Input/output error"));
+    assert!(result.unwrap_err().contains(words_of_eio()));
     assert!(took < Duration::from_secs(4), "{took:?}");
     host.says("is stuck");
     host.next_worker(worker);

@@ -9,7 +9,7 @@ use common::daemon::{mount_answering, mount_hung};
 use common::host::{
     Host, Listener, allow, command, judge, kill, opens, start_opener, try_open, until,
 };
-use common::{Place, outcome, run, text};
+use common::{Place, outcome, run, text, words_of_eio};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -262,7 +262,7 @@ fn the_next_worker_goes_on_guarding_and_notices_what_has_vanished_meanwhile() {
     kill(worker, Signal::STOP);
     unmount(goes);
     kill(worker, Signal::KILL);
-    assert!(outcome(stuck).unwrap_err().contains("Input/output error"));
+    assert!(outcome(stuck).unwrap_err().contains(words_of_eio()));
     until("the next worker comes", || {
         host.connect_to("control").is_some() && host.worker() != worker
     });
@@ -334,7 +334,7 @@ fn a_supervisor_that_is_alone_guards_what_appears() {
     until("it is guarded", || {
         try_open(&file)
             .0
-            .is_err_and(|why| why.contains("Input/output error"))
+            .is_err_and(|why| why.contains(words_of_eio()))
     });
     unmount(&point);
 }

@@ -26,6 +26,7 @@ pub(crate) fn machine(place: &Path) -> anyhow::Result<Result<Machine, String>> {
     let needed = [
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("cpio", "cpio"),
+        ("busybox", "busybox-static"),
         ("strip", "binutils"),
     ];
     for (program, package) in needed {

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use flthost::fanotify::{Class, Event, EventBuffer, Group, Operation, Permission, Response};
+use flthost::fanotify::{
+    Class, DenyErrno, Event, EventBuffer, Group, Operation, Permission, Response,
+};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tempfile::TempDir;
 
@@ -235,6 +237,21 @@ pub(crate) fn asks(group: &Arc<Group>, path: &Path) -> bool {
     }
     outcome(child).unwrap();
     asked
+}
+
+/// Whether the kernel denies with an error of a group's choice; without that it is `EPERM`.
+pub(crate) fn takes_errnos() -> bool {
+    let group = Group::new(Class::PreContent).unwrap();
+    group.supports(Response::DenyErrno(DenyErrno::Eio))
+}
+
+/// The words for what an opener gets whose open is denied with `EIO`.
+pub(crate) fn words_of_eio() -> &'static str {
+    if takes_errnos() {
+        "Input/output error"
+    } else {
+        "Operation not permitted"
+    }
 }
 
 /// How many descriptors this process has.
