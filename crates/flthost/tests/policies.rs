@@ -16,23 +16,30 @@ use fltport::{CallError, NtStatus};
 use rustix::process::Signal;
 use zerocopy::IntoBytes;
 
+/// An action, and the words that an opener gets for it.
+type Expected = (&'static str, Option<&'static str>);
+
 /// Each kind of action, and what `cat` complains of.
-const ACTIONS: [(&str, Option<&str>); 3] = [
+const ACTIONS: [Expected; 3] = [
     ("allow", None),
     ("deny", Some("Operation not permitted")),
     ("EIO", Some("Input/output error")),
 ];
 
+/// What becomes of an action on this kernel: without errnos in answers it is a plain denial, and told as one.
+fn given(action: Expected) -> Expected {
+    match action {
+        ("EIO", _) if !takes_errnos() => ACTIONS[1],
+        other => other,
+    }
+}
+
 /// Opens a file: it must end by this cause and action. Gives how long that took.
-fn decided(host: &Host, place: &Place, cause: &str, action: (&str, Option<&str>)) -> Duration {
+fn decided(host: &Host, place: &Place, cause: &str, action: Expected) -> Duration {
     let file = place.root.join("file");
     let events = host.listen();
     assert_eq!(events.next()["event"], "started");
-    // Without errnos in answers it is a plain denial, and told as one.
-    let action = match action {
-        ("EIO", _) if !takes_errnos() => ACTIONS[1],
-        other => other,
-    };
+    let action = given(action);
     let (result, took) = try_open(&file);
     match (&result, action.1) {
         (Ok(content), None) => assert_eq!(content, "content"),
@@ -46,11 +53,7 @@ fn decided(host: &Host, place: &Place, cause: &str, action: (&str, Option<&str>)
 }
 
 /// For each action: a host with this policy.
-fn with_each_action(
-    cause: &str,
-    arguments: &[&str],
-    test: impl Fn(&Host, &Place, (&str, Option<&str>)),
-) {
+fn with_each_action(cause: &str, arguments: &[&str], test: impl Fn(&Host, &Place, Expected)) {
     for action in ACTIONS {
         let Some(place) = Place::new() else { return };
         for name in ["file", "bad", "good1", "good2", "good3"] {
@@ -60,7 +63,7 @@ fn with_each_action(
         let mut all = vec!["--policy", &policy];
         all.extend(arguments);
         let host = Host::start(&place, &all);
-        test(&host, &place, action);
+        test(&host, &place, given(action));
     }
 }
 
