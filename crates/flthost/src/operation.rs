@@ -341,8 +341,10 @@ impl Inner {
         let goes_on = !self.decider.denies(verdict.action);
         if operation.role == Role::Triage && goes_on {
             let stamp = operation.stamp.as_ref();
-            let kept_out =
-                stamp.is_some_and(|stamp| self.pair.keep_out(operation.file.as_fd(), stamp.id));
+            let kept_out = stamp.is_some_and(|stamp| {
+                let file = operation.file.as_fd();
+                self.pair.keep_out(file, stamp.id, operation.pid)
+            });
             if !kept_out {
                 return self.decider.pass_on(self.permission);
             }

@@ -6,10 +6,9 @@
 //!
 //! An operation that triage allows for good would still be seen in the group of questions, so its file is ignored there.
 //! That must let no other operation past: triage sees all of them, one after the other, takes the mark away before it sends
-//! one on, and sets none on a file for which something was ever sent.
+//! one on, and sets none while one is on its way, nor on a file that had one while something was sent.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -62,9 +61,24 @@ pub struct Pair {
 enum Gate {
     /// Its opens are not seen there.
     KeptOut,
-    /// Operations were sent there; those of these processes may be on their way. Once one was, the file is never kept out
-    /// again: what triage allowed arrives there too, perhaps from the same process, and must not pass for what was sent.
-    Sent(Vec<Option<Pid>>),
+    /// All of its opens are seen there. Those of these processes are on their way: what triage sent on, and what it
+    /// allowed, because who is who cannot be told when they arrive.
+    Seen {
+        on_their_way: Vec<Option<Pid>>,
+        /// A mark of its own has been there since something was sent. Then it is never kept out again: what is on its way
+        /// has met that mark, and would pass if it were changed.
+        marked: bool,
+    },
+}
+
+impl Gate {
+    /// Of a file that nothing is known of.
+    const fn unmarked() -> Self {
+        Self::Seen {
+            on_their_way: Vec::new(),
+            marked: false,
+        }
+    }
 }
 
 /// Files that account is kept of; each takes some 64 bytes.
@@ -111,33 +125,36 @@ impl Pair {
         })
     }
 
-    /// Triage has allowed an operation for good: keeps its file out of the group of questions, if that can be done without
-    /// letting another operation past it. Whether this one will not be seen there; otherwise it has to be allowed there
-    /// again.
-    pub(crate) fn keep_out(&self, file: BorrowedFd<'_>, id: FileId) -> bool {
+    /// Triage has allowed an operation of this process for good: keeps its file out of the group of questions, if that can
+    /// be done without letting another operation past it. Whether this one will not be seen there; otherwise it has to be
+    /// allowed there again.
+    pub(crate) fn keep_out(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) -> bool {
         let mut gate = self.lock();
         if gate.len() >= KEPT {
             // Their marks stay: all that is lost is that the next open of each is not counted.
-            gate.retain(|_, state| matches!(state, Gate::Sent(_)));
+            gate.retain(|_, state| matches!(state, Gate::Seen { .. }));
         }
         // No more accounts can be kept: nothing more is kept out, which is slower, and lets nobody past.
         if gate.len() >= KEPT {
             return false;
         }
-        match gate.entry(id) {
-            Entry::Occupied(state) => matches!(state.get(), Gate::KeptOut),
-            Entry::Vacant(place) => {
-                if self.is_open() {
-                    return false;
-                }
-                // The kernel forgets the mark when the file is modified or evicted, and sets none while somebody writes.
-                if self.questions.ignore_evictable(file, None).is_ok() {
-                    place.insert(Gate::KeptOut);
-                }
-                // It looked for marks before it asked triage, so this operation it sends on all the same.
-                false
-            }
+        let state = gate.entry(id).or_insert_with(Gate::unmarked);
+        let Gate::Seen {
+            on_their_way,
+            marked,
+        } = state
+        else {
+            return true;
+        };
+        // The kernel forgets the mark when the file is modified or evicted, and sets none while somebody writes.
+        let is_free = on_their_way.is_empty() && !*marked && !self.is_open();
+        if is_free && self.questions.ignore_evictable(file, None).is_ok() {
+            *state = Gate::KeptOut;
+        } else {
+            on_their_way.push(pid);
         }
+        // It looked for marks before it asked triage, so this operation it sends on all the same.
+        false
     }
 
     /// Lets the kernel allow this operation on this file from now on, until the file is modified or evicted. The file looked
@@ -160,10 +177,18 @@ impl Pair {
             self.triage.unignore(file).ok();
             return false;
         }
-        let gate = self.lock();
-        if matches!(gate.get(&stamp.id), Some(Gate::Sent(pids)) if !pids.is_empty())
-            || self.questions.ignore_evictable(file, kind).is_err()
+        let mut gate = self.lock();
+        if let Some(Gate::Seen {
+            on_their_way,
+            marked,
+        }) = gate.get_mut(&stamp.id)
         {
+            if !on_their_way.is_empty() {
+                return false;
+            }
+            *marked = true;
+        }
+        if self.questions.ignore_evictable(file, kind).is_err() {
             return false;
         }
         if Stamp::of(file).as_ref() == Some(stamp) {
@@ -269,26 +294,37 @@ impl Pair {
     /// other operation may keep its file out.
     pub(crate) fn send(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) {
         let mut gate = self.lock();
-        // As a rule it was not marked.
-        self.questions.unignore(file).ok();
+        // As a rule it was not.
+        let was_marked = self.questions.unignore(file).is_ok();
         if gate.len() >= KEPT && !gate.contains_key(&id) {
             // Nothing is kept out any more, so nobody needs this account.
             return;
         }
-        match gate.entry(id).or_insert(Gate::KeptOut) {
-            Gate::Sent(pids) => pids.push(pid),
-            kept => *kept = Gate::Sent(vec![pid]),
+        match gate.entry(id).or_insert_with(Gate::unmarked) {
+            Gate::Seen {
+                on_their_way,
+                marked,
+            } => {
+                on_their_way.push(pid);
+                *marked |= was_marked;
+            }
+            kept => {
+                *kept = Gate::Seen {
+                    on_their_way: vec![pid],
+                    marked: true,
+                }
+            }
         }
     }
 
     /// An operation has come to the group of questions.
     pub(crate) fn arrived(&self, id: FileId, pid: Option<Pid>) {
         let mut gate = self.lock();
-        if let Some(Gate::Sent(sent)) = gate.get_mut(&id)
-            && let Some(place) = sent.iter().position(|other| *other == pid)
+        if let Some(Gate::Seen { on_their_way, .. }) = gate.get_mut(&id)
+            && let Some(place) = on_their_way.iter().position(|other| *other == pid)
         {
-            sent.swap_remove(place);
-            free_if_empty(sent);
+            on_their_way.swap_remove(place);
+            free_if_empty(on_their_way);
         }
     }
 
@@ -296,9 +332,9 @@ impl Pair {
     pub(crate) fn forget_dead(&self) {
         let is_dead = |pid: Pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH);
         for state in self.lock().values_mut() {
-            if let Gate::Sent(sent) = state {
-                sent.retain(|pid| pid.is_none_or(|pid| !is_dead(pid)));
-                free_if_empty(sent);
+            if let Gate::Seen { on_their_way, .. } = state {
+                on_their_way.retain(|pid| pid.is_none_or(|pid| !is_dead(pid)));
+                free_if_empty(on_their_way);
             }
         }
     }
@@ -306,7 +342,7 @@ impl Pair {
     /// Forgets which files are kept out: the pair guards another filesystem next, whose numbers may be the same.
     pub(crate) fn forget_kept_out(&self) {
         let mut gate = self.lock();
-        gate.retain(|_, state| matches!(state, Gate::Sent(_)));
+        gate.retain(|_, state| matches!(state, Gate::Seen { .. }));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<FileId, Gate>> {
@@ -424,14 +460,14 @@ mod tests {
         let file = rustix::fs::memfd_create(c"kept", MemfdFlags::CLOEXEC).unwrap();
         let id = Stamp::of(file.as_fd()).unwrap().id;
         next.keep_nothing_out();
-        let twice = |pair: &Pair| [0; 2].map(|_| pair.keep_out(file.as_fd(), id));
+        let twice = |pair: &Pair| [0; 2].map(|_| pair.keep_out(file.as_fd(), id, None));
         // The first open of a kept file is seen in both groups, whatever is marked meanwhile.
         assert_eq!(twice(&first), [false, true]);
         assert_eq!(twice(&next), [false, false]);
     }
 
     #[test]
-    fn a_file_that_something_was_sent_for_is_never_kept_out_again() {
+    fn a_file_is_kept_out_while_nothing_is_on_its_way_and_never_again_after_its_mark_was_met() {
         let journal = Journal::new(100).unwrap();
         let Ok(pair) = Pair::new(0, journal) else {
             println!("skipped: no fanotify group");
@@ -440,16 +476,23 @@ mod tests {
         let file = rustix::fs::memfd_create(c"sent", MemfdFlags::CLOEXEC).unwrap();
         let id = Stamp::of(file.as_fd()).unwrap().id;
         let pid = Some(rustix::process::getpid());
+        let keep_out = || pair.keep_out(file.as_fd(), id, pid);
         pair.send(file.as_fd(), id, pid);
-        // What arrives may be another operation of the same process, which triage has allowed.
+        // What is allowed meanwhile arrives as well, and who is who cannot be told.
+        assert!(!keep_out());
+        pair.arrived(id, pid);
+        assert!(!keep_out());
+        pair.arrived(id, pid);
         pair.arrived(id, pid);
         pair.forget_dead();
-        let gate = pair.lock();
-        assert!(matches!(gate.get(&id), Some(Gate::Sent(sent)) if sent.capacity() == 0));
-        drop(gate);
-        assert_eq!(
-            [0; 2].map(|_| pair.keep_out(file.as_fd(), id)),
-            [false, false]
-        );
+        let empty = |state: Option<&Gate>| matches!(state, Some(Gate::Seen { on_their_way, marked: false }) if on_their_way.capacity() == 0);
+        assert!(empty(pair.lock().get(&id)));
+        assert_eq!([0; 2].map(|_| keep_out()), [false, true]);
+        // From now on something may be on its way that has met the mark.
+        pair.send(file.as_fd(), id, pid);
+        pair.arrived(id, pid);
+        assert!(!keep_out());
+        pair.arrived(id, pid);
+        assert!(!keep_out());
     }
 }
