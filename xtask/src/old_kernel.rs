@@ -26,7 +26,7 @@ pub(crate) struct Args {
 }
 
 /// Integration tests of `flthost` that run there, and which tests of theirs do not: those that take python3, which is not
-/// packed, and those that do thousands of things, because an emulated processor is some twenty times slower.
+/// packed, and those that do thousands of things or start many workers in a time, because an emulated processor is some twenty times slower.
 const TESTS: [(&str, &[&str]); 12] = [
     ("fanotify", &[]),
     (
@@ -49,7 +49,13 @@ const TESTS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("crash", &[]),
-    ("supervisor", &["while_two_hundred_workers_are_killed"]),
+    (
+        "supervisor",
+        &[
+            "while_two_hundred_workers_are_killed",
+            "while_workers_die_one_after",
+        ],
+    ),
     ("start", &["a_tree_of_very_many_directories"]),
     ("filter", &[]),
     ("panic", &[]),
@@ -275,7 +281,7 @@ fn boot(machine: &find::Machine, image: &Path) -> anyhow::Result<String> {
     println!("old kernel: {}, without KVM", machine.kernel.display());
     // It ends by itself. This is for a kernel that does not.
     let output = Command::new("timeout")
-        .args(["--kill-after=5", "480"])
+        .args(["--kill-after=5", "900"])
         .arg(&machine.qemu)
         .args([
             "-accel",
