@@ -26,7 +26,8 @@ pub(crate) struct Args {
 }
 
 /// Integration tests of `flthost` that run there, and which tests of theirs do not: those that take python3, which is not
-/// packed, and those that do thousands of things or start many workers in a time, because an emulated processor is some twenty times slower.
+/// packed, and those that do thousands of things or start many workers in a time,
+/// because an emulated processor is some twenty times slower.
 const TESTS: [(&str, &[&str]); 12] = [
     ("fanotify", &[]),
     (
