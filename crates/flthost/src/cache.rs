@@ -73,7 +73,12 @@ struct Entry {
     stamp: Stamp,
     open: bool,
     exec: bool,
+    /// How often it is still offered to the kernel again.
+    offers: u8,
 }
+
+/// See [`Cache::offer_again`].
+const OFFERS: u8 = 3;
 
 /// Files that the worker keeps; each takes some 200 bytes.
 const ENTRIES: usize = 65_536;
@@ -172,13 +177,45 @@ impl Cache {
         }
         state.insert(stamp, operation.kind());
         drop(state);
+        if self.may_be_in_kernel(stamp, pair) {
+            self.offer(operation, stamp, pair);
+        }
+    }
+
+    /// The file of this operation is known to be clean, and yet seen: the kernel could not keep that, because another open
+    /// was on its way, or has forgotten it with the file. It is offered again, a few times.
+    pub(crate) fn offer_again(&self, operation: &Operation, pair: &Pair) {
+        let Some(stamp) = self
+            .stamp_of(operation)
+            .filter(|stamp| self.may_be_in_kernel(stamp, pair))
+        else {
+            return;
+        };
+        let mut state = self.lock();
+        let entry = state.entries.get_mut(&stamp.id);
+        let Some(entry) = entry.filter(|entry| entry.offers > 0 && entry.stamp == *stamp) else {
+            return;
+        };
+        entry.offers -= 1;
+        drop(state);
+        if self.is_unchanged(operation) {
+            self.offer(operation, stamp, pair);
+        }
+    }
+
+    fn may_be_in_kernel(&self, stamp: &Stamp, pair: &Pair) -> bool {
         let trusted = stamp.owner == 0 && stamp.mode & OTHERS_WRITE == 0;
-        if self.mode == CacheMode::Kernel && trusted && pair.keep_in_kernel(operation, stamp) {
-            self.in_kernel.fetch_add(1, Ordering::Relaxed);
-            // Whoever forgets everything says so first, and takes marks away then: one of the two sees the other.
-            if self.lock().since > operation.read_at {
-                pair.forget_in_kernel();
-            }
+        self.mode == CacheMode::Kernel && trusted && pair.keeps_in_kernel()
+    }
+
+    fn offer(&self, operation: &Operation, stamp: &Stamp, pair: &Pair) {
+        if !pair.keep_in_kernel(operation, stamp) {
+            return;
+        }
+        self.in_kernel.fetch_add(1, Ordering::Relaxed);
+        // Whoever forgets everything says so first, and takes marks away then: one of the two sees the other.
+        if self.lock().since > operation.read_at {
+            pair.forget_in_kernel();
         }
     }
 
@@ -266,6 +303,7 @@ impl State {
             stamp: *stamp,
             open: kind == Kind::Open,
             exec: kind == Kind::Exec,
+            offers: OFFERS,
         };
         if self.entries.insert(stamp.id, entry).is_none() {
             self.order.push_back(stamp.id);

@@ -340,6 +340,9 @@ impl Inner {
         let operation = &self.operation;
         let goes_on = !self.decider.denies(verdict.action);
         if operation.role == Role::Triage && goes_on {
+            if verdict.cause == Cause::Cached {
+                self.decider.cache().offer_again(operation, &self.pair);
+            }
             let stamp = operation.stamp.as_ref();
             let kept_out = stamp.is_some_and(|stamp| {
                 let file = operation.file.as_fd();

@@ -164,7 +164,7 @@ impl Pair {
     /// takes both marks away, or, if it comes before the second is set, the first: then triage sees the next open.
     pub(crate) fn keep_in_kernel(&self, operation: &Operation, stamp: &Stamp) -> bool {
         let (file, kind) = (operation.file(), Some(operation.kind()));
-        if self.is_open() || !self.is_whole() {
+        if !self.keeps_in_kernel() {
             return false;
         }
         // First of all, so that a change of owner or mode is told from here on, or shows in the stamp.
@@ -199,6 +199,11 @@ impl Pair {
         self.triage.unignore(file).ok();
         self.questions.unignore(file).ok();
         false
+    }
+
+    /// Whether the kernel may keep verdicts about files of this pair at all, as things are now.
+    pub(crate) fn keeps_in_kernel(&self) -> bool {
+        self.is_whole() && !self.is_open() && self.attributes.get().is_some()
     }
 
     /// Takes back all of [`Self::keep_in_kernel`]: triage sees every open again, and lets no other past it.

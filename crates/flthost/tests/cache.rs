@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::crowd::{self, Crowd};
-use common::host::{Host, Service, allow, name, until};
+use common::host::{Host, SOON, Service, allow, name, until};
 use common::{Place, overlay, run, text};
 use fltport::protocol::file::{Answer, Verdict};
 use fltport::{Client, Message};
@@ -481,6 +481,31 @@ fn store(path: &Path) {
         text(path)
     );
     assert!(run("python3", ["-c", &script]));
+}
+
+#[test]
+fn what_the_kernel_could_not_keep_at_once_is_offered_to_it_again() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let file = place.file("file");
+    age(&file);
+    let host = Host::start(&place, &STRICT);
+    let worker = host.worker();
+    host.kill_worker();
+    host.next_worker(worker);
+    // For its first seconds nothing is kept by the kernel: nobody knows what the last one has sent on its way.
+    let judge = Judge::new(&host);
+    assert!(opens(&file));
+    assert_eq!((judge.asked(), host.count("in_kernel")), (1, 0));
+    let end = Instant::now() + 2 * SOON;
+    while host.count("in_kernel") == 0 {
+        assert!(Instant::now() < end && opens(&file));
+    }
+    assert_eq!(judge.asked(), 1);
+    let before = host.count("opens");
+    assert!(opens(&file));
+    assert_eq!(host.count("opens"), before);
 }
 
 #[test]
