@@ -42,6 +42,8 @@ const TESTS: [(&str, &[&str]); 12] = [
         "cache",
         &[
             "a_late_writer",
+            "a_file_that_root_gives_to_somebody",
+            "what_the_kernel_could_not_keep_at_once",
             "a_writer_beneath_an_overlay",
             "a_store_through_a_mapping",
             "what_changed_a_moment_ago",
