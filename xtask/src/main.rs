@@ -53,6 +53,10 @@ fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<old_kernel::Skipped>() => {
+            println!("{error}");
+            ExitCode::from(old_kernel::EXIT_SKIPPED)
+        }
         Err(error) => {
             eprintln!("cargo xtask: {error:#}");
             ExitCode::FAILURE

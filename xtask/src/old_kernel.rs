@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,21 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
 }
+
+/// Exit code when nothing could run for want of something: neither a success nor a failure, as automake and others have it.
+pub(crate) const EXIT_SKIPPED: u8 = 77;
+
+/// What is missing here, and how to get it.
+#[derive(Debug)]
+pub(crate) struct Skipped(String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skipped: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
 
 /// Integration tests of `flthost` that run there, and which tests of theirs do not: those that take python3, which is not
 /// packed, and those that do thousands of things or start many workers in a time,
@@ -91,7 +107,7 @@ const MODULES: [&str; 3] = [
 ///
 /// # Errors
 ///
-/// When something does not build or start, or a test fails there.
+/// When something does not build or start, or a test fails there; [`Skipped`] when something is missing here.
 pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -100,10 +116,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     fs::create_dir_all(&place)?;
     let found = match find::machine(&place)? {
         Ok(found) => found,
-        Err(missing) => {
-            println!("skipped: {missing}");
-            return Ok(());
-        }
+        Err(missing) => return Err(Skipped(missing).into()),
     };
     let tests = build(root, &target, args.only.as_deref())?;
     ensure!(!tests.is_empty(), "no program of that name");
