@@ -41,9 +41,8 @@ impl fmt::Display for Skipped {
 
 impl std::error::Error for Skipped {}
 
-/// Integration tests of `flthost` that run there, and which tests of theirs do not: those that take python3, which is not
-/// packed, and those that do thousands of things or start many workers in a time,
-/// because an emulated processor is some twenty times slower.
+/// Integration tests of `flthost` that run there, and which tests of theirs do not: those that do thousands of things or
+/// start many workers in a time, because an emulated processor is some twenty times slower.
 const TESTS: [(&str, &[&str]); 12] = [
     ("fanotify", &[]),
     (
@@ -54,19 +53,7 @@ const TESTS: [(&str, &[&str]); 12] = [
     ("holes", &["an_open_on_its_way_to_a_service"]),
     ("marks", &[]),
     ("services", &[]),
-    (
-        "cache",
-        &[
-            "a_late_writer",
-            "a_file_that_root_gives_to_somebody",
-            "what_the_kernel_could_not_keep_at_once",
-            "a_writer_beneath_an_overlay",
-            "a_store_through_a_mapping",
-            "what_changed_a_moment_ago",
-            "whoever_breaks_a_lease",
-            "whoever_comes_after_a_change",
-        ],
-    ),
+    ("cache", &[]),
     ("crash", &[]),
     (
         "supervisor",

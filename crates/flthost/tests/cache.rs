@@ -2,6 +2,8 @@
 //! Needs root.
 
 mod common;
+#[path = "common/memory_stores.rs"]
+mod memory_stores;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,12 +18,18 @@ use common::host::{Host, SOON, Service, allow, name, until};
 use common::{Place, overlay, run, text};
 use fltport::protocol::file::{Answer, Verdict};
 use fltport::{Client, Message};
+use memory_stores::{Stored, truncate};
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
 
 #[test]
 fn crowd() {
     crowd::run();
+}
+
+#[test]
+fn stores() {
+    memory_stores::run();
 }
 
 /// A service that judges by content, says so, and counts: what has `bad` in it is denied.
@@ -148,23 +156,13 @@ fn a_late_writer_ends_what_was_found_before_he_wrote() {
     let judge = Judge::slow(&host, move |_| {
         if written.fetch_add(1, Ordering::Relaxed) == 0 {
             // By truncation, which asks nobody.
-            fs_truncate(&late);
+            truncate(&late, 3);
         }
     });
     assert!(opens(&file));
     let before = judge.asked();
     assert!(opens(&file));
     assert_eq!(judge.asked(), before + 1, "kept although somebody wrote");
-}
-
-fn fs_truncate(path: &Path) {
-    assert!(run(
-        "python3",
-        [
-            "-c",
-            &format!("import os; os.truncate({:?}, 3)", text(path))
-        ]
-    ));
 }
 
 #[test]
@@ -179,38 +177,12 @@ fn a_store_through_a_mapping_is_no_way_past_the_cache() {
         assert!(opens(&file) && opens(&file));
         // A process maps the file, looks at it first (so that its pages are there), stores, and holds on; or lets go.
         for holds in [true, false] {
-            let script = format!(
-                "import mmap,os,sys\n\
-                 f = os.open({:?}, os.O_RDWR)\n\
-                 m = mmap.mmap(f, 0)\n\
-                 m[0]\n\
-                 m[0:3] = b'bad'\n\
-                 {}\n\
-                 print('stored', flush=True)\n\
-                 sys.stdin.read()\n",
-                text(&file),
-                if holds {
-                    "pass"
-                } else {
-                    "m.close(); os.close(f)"
-                },
-            );
-            let mut child = std::process::Command::new("python3")
-                .args(["-c", &script])
-                .stdin(std::process::Stdio::piped())
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut line = String::new();
-            let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
-            std::io::BufRead::read_line(&mut out, &mut line).unwrap();
-            assert_eq!(line, "stored\n");
+            let stored = Stored::by(&file, holds);
             // What only root can store is root's own business.
             if owner != 0 {
                 assert!(!opens(&file), "a mapping's store went past (held: {holds})");
             }
-            drop(child.stdin.take());
-            child.wait().unwrap();
+            drop(stored);
             fs_write_quietly(&file, "con");
             age(&file);
             assert!(opens(&file));
@@ -221,13 +193,14 @@ fn a_store_through_a_mapping_is_no_way_past_the_cache() {
 /// Puts content back by a process that is asked about like any other.
 fn fs_write_quietly(path: &Path, content: &str) {
     // Not readable as bad while it is opened: it is truncated first.
-    fs_truncate(path);
-    let script = format!(
-        "f = open({:?}, 'r+b'); f.write({content:?}.encode())",
-        text(path)
-    );
-    let all = format!("import os; os.truncate({:?}, 0)\n{script}", text(path));
-    assert!(run("python3", ["-c", &all]));
+    truncate(path, 0);
+    write_into(path, content);
+}
+
+/// Writes at the start of a file, by a process of its own; leaves the rest as it is.
+fn write_into(path: &Path, content: &str) {
+    let script = r#"printf %s "$1" 1<>"$0""#;
+    assert!(run("sh", ["-c", script, text(path), content]));
 }
 
 #[test]
@@ -253,7 +226,7 @@ fn what_changed_a_moment_ago_is_not_kept() {
     let judge = Judge::new(&host);
     // On a machine that is too busy to ask twice within a second, once more.
     until("two opens within a second of a change", || {
-        fs_truncate(&file);
+        truncate(&file, 3);
         let before = judge.asked();
         assert!(opens(&file) && opens(&file));
         let asked = judge.asked() - before;
@@ -348,7 +321,7 @@ fn whoever_comes_after_a_change_does_not_share_an_older_answer() {
     let first = Crowd::once(&file, 1);
     let question = service.next_message().unwrap();
     assert_eq!(name(&question), "file");
-    fs_truncate(&file);
+    truncate(&file, 3);
     let second = Crowd::once(&file, 1);
     until("it waits too", || host.count("pending") == 2);
     let answer = Answer::new(Verdict::Allow, "").of_content_only();
@@ -381,11 +354,7 @@ fn a_writer_beneath_an_overlay_is_seen() {
     let _judge = Judge::new(&host);
     assert!(opens(&file) && opens(&file));
     // Written to through the overlay, behind the back of the inode that was found clean.
-    let script = format!(
-        "f = open({:?}, 'r+b'); f.write(b'bad')",
-        text(&merged.join("file"))
-    );
-    assert!(run("python3", ["-c", &script]));
+    write_into(&merged.join("file"), "bad");
     let opened = opens(&file);
     drop(host);
     run("umount", [text(&merged)]);
@@ -456,31 +425,13 @@ fn whoever_breaks_a_lease_of_the_host_does_not_end_it() {
     let blocked = u64::from_str_radix(blocked.unwrap().trim(), 16).unwrap();
     assert_ne!(blocked & (1 << (libc::SIGIO - 1)), 0);
     // Truncation breaks leases, and raises no question.
-    let script = format!(
-        "import os\nfor i in range(20000): os.truncate({:?}, 10)",
-        text(&file)
-    );
-    let mut breaker = std::process::Command::new("python3")
-        .args(["-c", &script])
-        .spawn()
-        .unwrap();
-    while breaker.try_wait().unwrap().is_none() {
+    let path = file.clone();
+    let breaker = thread::spawn(move || (0..20_000).for_each(|_| truncate(&path, 10)));
+    while !breaker.is_finished() {
         opens(&file);
     }
+    breaker.join().unwrap();
     assert_eq!(host.worker(), worker);
-}
-
-/// Stores something bad through a mapping, and lets go.
-fn store(path: &Path) {
-    let script = format!(
-        "import mmap,os\n\
-         f = os.open({:?}, os.O_RDWR)\n\
-         m = mmap.mmap(f, 0)\n\
-         m[0:3] = b'bad'\n\
-         m.close(); os.close(f)\n",
-        text(path)
-    );
-    assert!(run("python3", ["-c", &script]));
 }
 
 #[test]
@@ -528,7 +479,7 @@ fn a_file_that_root_gives_to_somebody_is_kept_by_the_kernel_no_longer() {
             assert!(opens(file));
             host.count("opens") > before
         });
-        store(file);
+        drop(Stored::by(file, false));
         assert!(!opens(file), "{}", file.display());
     }
     // The others are kept as before.
