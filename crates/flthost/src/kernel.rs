@@ -9,7 +9,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::cache::CacheMode;
 use crate::config::Config;
-use crate::fanotify::{Class, DenyErrno, Group, Response};
+use crate::fanotify::{DenyErrno, Group, Response};
+use crate::fanotify_watch::tells_of_layers;
 use crate::lingering;
 use crate::policy::Action;
 
@@ -20,23 +21,35 @@ pub(crate) struct Kernel {
     pub(crate) errnos: bool,
     /// Marks that go with their file can let it pass unasked (Linux 6.0).
     ignores: bool,
+    /// What overlays open and write in their layers is asked about and told (Linux 6.5).
+    layers: bool,
     /// Any thread can be named, also one of a process whose first has ended (Linux 6.9).
     threads: bool,
 }
 
 impl Kernel {
-    /// Asks. Where there is no fanotify the host ends for that reason, whatever this says.
-    pub(crate) fn ask() -> Self {
-        let group = Group::new(Class::PreContent).ok();
+    /// Asks, by a group that the host has: another one may be more than a user may have, and that it could not be made
+    /// would count as all that is missing. What is marked in it is gone when this returns.
+    pub(crate) fn ask(group: Option<&Group>) -> Self {
         let file = memfd_create(c"fanotify-probe", MemfdFlags::CLOEXEC).ok();
+        let file = file.as_ref().map(AsFd::as_fd);
         let errno = Response::DenyErrno(DenyErrno::Eio);
-        let ignores = |group: &Group| {
-            file.is_some_and(|file| group.ignore_evictable(file.as_fd(), None).is_ok())
-        };
+        let ignores =
+            |group: &Group| file.is_some_and(|file| group.ignore_evictable(file, None).is_ok());
         Self {
-            errnos: group.as_ref().is_some_and(|group| group.supports(errno)),
-            ignores: group.as_ref().is_some_and(ignores),
+            errnos: group.is_some_and(|group| group.supports(errno)),
+            ignores: group.is_some_and(ignores),
+            layers: file.is_some_and(tells_of_layers),
             threads: lingering::is_possible(),
+        }
+    }
+
+    /// Where verdicts are kept. Without word of what overlays write, the kernel would keep some for good that are wrong;
+    /// the worker sees each open, and at what time the file was changed.
+    pub(crate) fn cache_mode(self, config: &Config) -> CacheMode {
+        match config.cache_mode() {
+            CacheMode::Kernel if !(self.ignores && self.layers) => CacheMode::Worker,
+            mode => mode,
         }
     }
 
@@ -50,7 +63,13 @@ impl Kernel {
                 errnos.join(", ")
             ));
         }
-        if !self.ignores && config.cache_mode() == CacheMode::Kernel {
+        // Whatever is guarded: who may make user namespaces can mount an overlay.
+        if !self.layers {
+            let text = "this kernel does not ask about what is opened through an overlay: \
+                        where guarded files are a layer of one, they can be opened there unasked";
+            missing.push(text.to_owned());
+        }
+        if self.cache_mode(config) != config.cache_mode() {
             let text = "this kernel keeps no verdicts: the host is asked at each open, and knows files from before";
             missing.push(text.to_owned());
         }
@@ -87,6 +106,7 @@ mod tests {
     const OLD: Kernel = Kernel {
         errnos: false,
         ignores: false,
+        layers: true,
         threads: false,
     };
 
@@ -113,8 +133,36 @@ mod tests {
         let new = Kernel {
             errnos: true,
             ignores: true,
+            layers: true,
             threads: true,
         };
         assert_eq!(new.missing(&config, true), [""; 0]);
+    }
+
+    #[test]
+    fn a_kernel_that_says_nothing_of_overlays_keeps_no_verdicts() {
+        let new = Kernel {
+            errnos: true,
+            ignores: true,
+            layers: true,
+            threads: true,
+        };
+        let mute = Kernel {
+            layers: false,
+            ..new
+        };
+        let mut config = Config::guarding(["/srv"]);
+        for (mode, instead, lines) in [
+            (CacheMode::Kernel, CacheMode::Worker, 2),
+            (CacheMode::Worker, CacheMode::Worker, 1),
+            (CacheMode::Off, CacheMode::Off, 1),
+        ] {
+            config.cache = mode;
+            assert_eq!(new.cache_mode(&config), mode);
+            assert_eq!(mute.cache_mode(&config), instead);
+            let missing = mute.missing(&config, false);
+            assert_eq!(missing.len(), lines, "{missing:?}");
+            assert!(missing[0].contains("overlay"), "{missing:?}");
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Parts {
         missing: &[String],
         supervisor: u32,
     ) -> Result<Self, String> {
-        let cache = Arc::new(Cache::new(config.cache_mode(), held.pairs.clone()));
+        let cache = Arc::new(Cache::new(kernel.cache_mode(config), held.pairs.clone()));
         let events = Arc::new(Events::default());
         let decider = Arc::new(Decider::new(
             config.policies,

@@ -75,7 +75,7 @@ pub enum Ending {
 /// [`StartError`] when it cannot start. Once it has started it ends only when it is told to.
 pub fn run(config: &Config) -> Result<Ending, StartError> {
     let (held, handed) = Held::open(config)?;
-    let kernel = Kernel::ask();
+    let kernel = Kernel::ask(held.pairs.first().map(|pair| &*pair.questions));
     let missing = kernel.missing(config, held.pairs.iter().any(|pair| pair.slow));
     // Whoever reads the words of one that takes over has read these.
     if !config.take_over {
