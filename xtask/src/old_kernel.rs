@@ -109,6 +109,13 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     ensure!(!tests.is_empty(), "no program of that name");
     let image = place.join("initramfs.cpio");
     pack(&place.join("root"), &image, &target, &found.modules, &tests)?;
+    for test in tests.iter().filter(|test| !test.left_out.is_empty()) {
+        println!(
+            "{}: left out, too much for an emulated processor: {}",
+            test.name,
+            test.left_out.join(", ")
+        );
+    }
     let output = boot(&found, &image)?;
     let log = place.join("serial.log");
     fs::write(&log, &output)?;
