@@ -1,4 +1,4 @@
-//! `cargo xtask old-kernel`: the host's tests on Linux 6.1, in a machine that is emulated.
+//! `cargo xtask old-kernel`: tests of the host and of ports on Linux 6.1, in a machine that is emulated.
 //!
 //! Linux 6.1 has no pre-access events, no answers with an errno and no reasons for files that cannot be opened. What runs there is
 //! what was built here: test programs, the host, and the libraries and tools of this machine, in one initramfs.
@@ -41,9 +41,9 @@ impl fmt::Display for Skipped {
 
 impl std::error::Error for Skipped {}
 
-/// Integration tests of `flthost` that run there, and which tests of theirs do not: those that do thousands of things or
+/// Integration tests of `flthost` and `fltport` that run there, and which tests of theirs do not: those that do thousands of things or
 /// start many workers in a time, because an emulated processor is some twenty times slower.
-const TESTS: [(&str, &[&str]); 12] = [
+const TESTS: [(&str, &[&str]); 17] = [
     ("fanotify", &[]),
     (
         "guard",
@@ -65,6 +65,11 @@ const TESTS: [(&str, &[&str]); 12] = [
     ("start", &["a_tree_of_very_many_directories"]),
     ("filter", &[]),
     ("panic", &[]),
+    ("exchange", &[]),
+    ("messages", &[]),
+    ("attachments", &[]),
+    ("lifecycle", &[]),
+    ("names", &[]),
 ];
 
 /// A test program as it was built.
@@ -136,7 +141,11 @@ fn build(root: &Path, target: &Path, only: Option<&str>) -> anyhow::Result<Vec<T
     };
     let packages = ["build", "-p", "flthost", "-p", "fltscan", "-p", "fltctl"];
     succeed(&mut cargo(&packages))?;
-    let output = cargo(&["test", "-p", "flthost", "--no-run", "--message-format=json"])
+    // Each by its name: building all others would take longer than to run these.
+    let names = TESTS.iter().flat_map(|(name, _)| ["--test", *name]);
+    let mut words = vec!["test", "-p", "flthost", "-p", "fltport", "--no-run"];
+    words.extend(["--message-format=json"].into_iter().chain(names));
+    let output = cargo(&words)
         .stderr(Stdio::inherit())
         .output()
         .context("cannot start cargo")?;
