@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -72,6 +73,9 @@ const TESTS: [(&str, &[&str]); 17] = [
     ("names", &[]),
 ];
 
+/// Machines that run at the same time, each with its part of the programs.
+const MACHINES: usize = 2;
+
 /// A test program as it was built.
 struct Test {
     name: &'static str,
@@ -121,7 +125,17 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
             test.left_out.join(", ")
         );
     }
-    let output = boot(&found, &image)?;
+    println!("old kernel: {}, without KVM", found.kernel.display());
+    // One that counts its instructions has one processor, and uses one of this machine.
+    let output = thread::scope(|scope| {
+        let boot = |part| boot(&found, &image, part);
+        let machines: Vec<_> = (0..MACHINES)
+            .map(|part| scope.spawn(move || boot(part)))
+            .collect();
+        let ended = machines.into_iter().map(|machine| machine.join());
+        let said = ended.map(|said| said.unwrap_or_else(|_| bail!("a thread has panicked")));
+        said.collect::<anyhow::Result<String>>()
+    })?;
     let log = place.join("serial.log");
     fs::write(&log, &output)?;
     let names: Vec<_> = tests.iter().map(|test| test.name).collect();
@@ -295,9 +309,8 @@ fn archive(root: &Path, image: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the machine to its end; gives what it wrote to its serial line.
-fn boot(machine: &find::Machine, image: &Path) -> anyhow::Result<String> {
-    println!("old kernel: {}, without KVM", machine.kernel.display());
+/// Runs a machine with this part of the programs to its end; gives what it wrote to its serial line.
+fn boot(machine: &find::Machine, image: &Path, part: usize) -> anyhow::Result<String> {
     // It ends by itself. This is for a kernel that does not.
     let output = Command::new("timeout")
         .args(["--kill-after=5", "900"])
@@ -317,7 +330,10 @@ fn boot(machine: &find::Machine, image: &Path) -> anyhow::Result<String> {
         .arg(&machine.kernel)
         .arg("-initrd")
         .arg(image)
-        .args(["-append", "console=ttyS0 panic=-1 quiet"])
+        .args([
+            "-append",
+            &format!("console=ttyS0 panic=-1 quiet part={part}"),
+        ])
         .stdin(Stdio::null())
         .output()
         .context("cannot start timeout")?;

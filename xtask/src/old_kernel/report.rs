@@ -2,9 +2,10 @@
 
 use anyhow::ensure;
 
-use super::Test;
+use super::{MACHINES, Test};
 
-/// The script that the kernel starts. It says of each program how it ended, and turns the machine off.
+/// The script that the kernel starts. It runs its machine's part of the programs, says of each how it ended, and turns the
+/// machine off.
 pub(crate) fn init(tests: &[Test]) -> String {
     let mut text = "#!/bin/sh
 export PATH=/usr/sbin:/usr/bin LC_ALL=C RUST_BACKTRACE=0
@@ -21,21 +22,18 @@ export TMPDIR=/run/tests
 cd /run/tests
 "
     .to_owned();
-    for Test {
-        name,
-        path,
-        left_out,
-    } in tests
-    {
-        let skips: String = left_out
-            .iter()
-            .map(|test| format!(" --skip {test}"))
-            .collect();
+    for (number, test) in tests.iter().enumerate() {
+        let Test { name, path, .. } = test;
+        let skips = test.left_out.iter().map(|test| format!(" --skip {test}"));
+        // A parameter that the kernel does not know is a variable of this script.
         text.push_str(&format!(
-            "echo; echo 'PROGRAM {name}'\n\
-             timeout --kill-after=5 120 '{}' --show-output{skips} 2>&1\n\
-             code=$?; echo; echo \"RESULT {name} $code\"\n",
-            path.display()
+            "if [ \"$part\" = {part} ]; then\n\
+             echo; echo 'PROGRAM {name}'\n\
+             timeout --kill-after=5 120 '{path}' --show-output{skips} 2>&1\n\
+             code=$?; echo; echo \"RESULT {name} $code\"\nfi\n",
+            part = number % MACHINES,
+            path = path.display(),
+            skips = skips.collect::<String>(),
         ));
     }
     // The kernel does it at once: there is nothing to write back.
