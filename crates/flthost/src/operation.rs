@@ -339,10 +339,10 @@ impl Inner {
     fn decide(self, verdict: Verdict) {
         let operation = &self.operation;
         let goes_on = !self.decider.denies(verdict.action);
+        if goes_on && verdict.cause == Cause::Cached {
+            self.decider.cache().offer_again(operation, &self.pair);
+        }
         if operation.role == Role::Triage && goes_on {
-            if verdict.cause == Cause::Cached {
-                self.decider.cache().offer_again(operation, &self.pair);
-            }
             let stamp = operation.stamp.as_ref();
             let kept_out = stamp.is_some_and(|stamp| {
                 let file = operation.file.as_fd();

@@ -46,7 +46,7 @@ pub struct Pair {
     /// Tells whose files the kernel may not keep any more. Without it, it keeps none.
     attributes: OnceLock<Attributes>,
     /// Until when no file is kept out.
-    open_until: OnceLock<Instant>,
+    open_until: Mutex<Option<Instant>>,
     /// Whether closing one of its files may wait for somebody.
     pub(crate) slow: bool,
     /// Whether it is for filesystems that come and go: one that comes back may have changed meanwhile without a trace.
@@ -64,7 +64,7 @@ enum Gate {
     /// All of its opens are seen there. Those of these processes are on their way: what triage sent on, and what it
     /// allowed, because who is who cannot be told when they arrive.
     Seen {
-        on_their_way: Vec<Option<Pid>>,
+        on_their_way: Vec<Passing>,
         /// A mark of its own has been there since something was sent. Then it is never kept out again: what is on its way
         /// has met that mark, and would pass if it were changed.
         marked: bool,
@@ -78,6 +78,20 @@ impl Gate {
             on_their_way: Vec::new(),
             marked: false,
         }
+    }
+}
+
+/// Who is on the way, as far as the kernel says at both ends, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Passing {
+    pid: Option<Pid>,
+    since: Instant,
+}
+
+impl Passing {
+    fn now(pid: Option<Pid>) -> Self {
+        let since = Instant::now();
+        Self { pid, since }
     }
 }
 
@@ -118,7 +132,7 @@ impl Pair {
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
             attributes: OnceLock::new(),
-            open_until: OnceLock::new(),
+            open_until: Mutex::default(),
             slow: false,
             spare: false,
             remote: AtomicBool::new(false),
@@ -130,12 +144,7 @@ impl Pair {
     /// allowed there again.
     pub(crate) fn keep_out(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) -> bool {
         let mut gate = self.lock();
-        if gate.len() >= KEPT {
-            // Their marks stay: all that is lost is that the next open of each is not counted.
-            gate.retain(|_, state| matches!(state, Gate::Seen { .. }));
-        }
-        // No more accounts can be kept: nothing more is kept out, which is slower, and lets nobody past.
-        if gate.len() >= KEPT {
+        if !self.has_room(&gate, id) {
             return false;
         }
         let state = gate.entry(id).or_insert_with(Gate::unmarked);
@@ -151,7 +160,7 @@ impl Pair {
         if is_free && self.questions.ignore_evictable(file, None).is_ok() {
             *state = Gate::KeptOut;
         } else {
-            on_their_way.push(pid);
+            on_their_way.push(Passing::now(pid));
         }
         // It looked for marks before it asked triage, so this operation it sends on all the same.
         false
@@ -167,35 +176,41 @@ impl Pair {
         if !self.keeps_in_kernel() {
             return false;
         }
+        // Whoever is sent on waits for this lock: nobody is on his way while marks change.
+        let mut gate = self.lock();
+        if !self.has_room(&gate, stamp.id) {
+            return false;
+        }
+        match gate.entry(stamp.id).or_insert_with(Gate::unmarked) {
+            Gate::Seen {
+                on_their_way,
+                marked,
+            } => {
+                if !on_their_way.is_empty() {
+                    return false;
+                }
+                *marked = true;
+            }
+            kept => {
+                // More is ignored there than the kernel may keep.
+                self.questions.unignore(file).ok();
+                *kept = Gate::Seen {
+                    on_their_way: Vec::new(),
+                    marked: true,
+                };
+            }
+        }
         // First of all, so that a change of owner or mode is told from here on, or shows in the stamp.
         let watched = self.attributes.get().map(|all| all.watch(file));
         if !matches!(watched, Some(Ok(()))) || self.triage.ignore_evictable(file, kind).is_err() {
             return false;
         }
-        if Stamp::of(file).as_ref() != Some(stamp) {
-            // Whoever passes triage while this mark is removed is seen in the other group.
-            self.triage.unignore(file).ok();
-            return false;
-        }
-        let mut gate = self.lock();
-        if let Some(Gate::Seen {
-            on_their_way,
-            marked,
-        }) = gate.get_mut(&stamp.id)
-        {
-            if !on_their_way.is_empty() {
-                return false;
-            }
-            *marked = true;
-        }
-        if self.questions.ignore_evictable(file, kind).is_err() {
-            return false;
-        }
-        if Stamp::of(file).as_ref() == Some(stamp) {
+        let is_same = || Stamp::of(file).as_ref() == Some(stamp);
+        if is_same() && self.questions.ignore_evictable(file, kind).is_ok() && is_same() {
             return true;
         }
         // What has changed in between and left the marks as they are. Both are changed and not removed, as ever; triage
-        // first, which then sees who is sent on, and waits for this lock with him.
+        // first, which then sees who is sent on.
         self.triage.unignore(file).ok();
         self.questions.unignore(file).ok();
         false
@@ -224,6 +239,10 @@ impl Pair {
             return Ok(());
         }
         let attributes = Attributes::new().map_err(|error| error.to_string())?;
+        // Some filesystems take no such marks (subvolumes of btrfs before Linux 6.8).
+        attributes
+            .watch(dir.as_fd())
+            .map_err(|error| error.to_string())?;
         let pair = Arc::clone(self);
         // It is there before the thread, which is there before anything is kept.
         self.attributes.set(attributes).ok();
@@ -286,13 +305,25 @@ impl Pair {
     /// For a worker that follows another: nobody knows what the dead one has sent to the group of questions. For a while
     /// no file is kept out, until all of that has arrived.
     pub(crate) fn keep_nothing_out(&self) {
-        self.open_until.set(Instant::now() + ARRIVAL).ok();
+        let open_until = self.open_until.lock();
+        *open_until.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + ARRIVAL);
     }
 
     /// Whether no file may be kept out now.
     fn is_open(&self) -> bool {
-        let open_until = self.open_until.get();
-        open_until.is_some_and(|end| Instant::now() < *end)
+        let open_until = self.open_until.lock();
+        let open_until = *open_until.unwrap_or_else(PoisonError::into_inner);
+        open_until.is_some_and(|end| Instant::now() < end)
+    }
+
+    /// Whether an account of this file can be kept. If not, who is on his way now is in none, and nothing is kept out until
+    /// he has arrived.
+    fn has_room(&self, gate: &HashMap<FileId, Gate>, id: FileId) -> bool {
+        let has_room = gate.len() < KEPT || gate.contains_key(&id);
+        if !has_room {
+            self.keep_nothing_out();
+        }
+        has_room
     }
 
     /// Triage lets an operation pass on to the group of questions, which has to see it: until it has arrived there, no
@@ -301,8 +332,7 @@ impl Pair {
         let mut gate = self.lock();
         // As a rule it was not.
         let was_marked = self.questions.unignore(file).is_ok();
-        if gate.len() >= KEPT && !gate.contains_key(&id) {
-            // Nothing is kept out any more, so nobody needs this account.
+        if !self.has_room(&gate, id) {
             return;
         }
         match gate.entry(id).or_insert_with(Gate::unmarked) {
@@ -310,12 +340,12 @@ impl Pair {
                 on_their_way,
                 marked,
             } => {
-                on_their_way.push(pid);
+                on_their_way.push(Passing::now(pid));
                 *marked |= was_marked;
             }
             kept => {
                 *kept = Gate::Seen {
-                    on_their_way: vec![pid],
+                    on_their_way: vec![Passing::now(pid)],
                     marked: true,
                 }
             }
@@ -326,22 +356,29 @@ impl Pair {
     pub(crate) fn arrived(&self, id: FileId, pid: Option<Pid>) {
         let mut gate = self.lock();
         if let Some(Gate::Seen { on_their_way, .. }) = gate.get_mut(&id)
-            && let Some(place) = on_their_way.iter().position(|other| *other == pid)
+            && let Some(place) = on_their_way.iter().position(|other| other.pid == pid)
         {
             on_their_way.swap_remove(place);
             free_if_empty(on_their_way);
         }
     }
 
-    /// Forgets operations whose processes were killed on their way.
-    pub(crate) fn forget_dead(&self) {
-        let is_dead = |pid: Pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH);
-        for state in self.lock().values_mut() {
-            if let Gate::Seen { on_their_way, .. } = state {
-                on_their_way.retain(|pid| pid.is_none_or(|pid| !is_dead(pid)));
+    /// Forgets operations that were killed on their way or never had to arrive, and files of which nothing is known. Where
+    /// the table is full, also which files are kept out: their marks stay, and the next open of each is counted twice.
+    pub(crate) fn forget_past(&self) {
+        let mut gate = self.lock();
+        let is_full = gate.len() >= KEPT / 2;
+        gate.retain(|_, state| match state {
+            Gate::KeptOut => !is_full,
+            Gate::Seen {
+                on_their_way,
+                marked,
+            } => {
+                on_their_way.retain(|passing| passing.since.elapsed() < ARRIVAL);
                 free_if_empty(on_their_way);
+                *marked || !on_their_way.is_empty()
             }
-        }
+        });
     }
 
     /// Forgets which files are kept out: the pair guards another filesystem next, whose numbers may be the same.
@@ -370,7 +407,7 @@ impl Pair {
             gate: Mutex::default(),
             is_whole: AtomicBool::new(false),
             attributes: OnceLock::new(),
-            open_until: OnceLock::new(),
+            open_until: Mutex::default(),
             filesystem: OnceLock::new(),
             slow,
             spare,
@@ -396,7 +433,7 @@ impl Pair {
 }
 
 /// An account is kept for good; room for who is on the way is not needed when nobody is.
-fn free_if_empty(sent: &mut Vec<Option<Pid>>) {
+fn free_if_empty(sent: &mut Vec<Passing>) {
     if sent.is_empty() {
         *sent = Vec::new();
     }
@@ -489,9 +526,10 @@ mod tests {
         assert!(!keep_out());
         pair.arrived(id, pid);
         pair.arrived(id, pid);
-        pair.forget_dead();
         let empty = |state: Option<&Gate>| matches!(state, Some(Gate::Seen { on_their_way, marked: false }) if on_their_way.capacity() == 0);
         assert!(empty(pair.lock().get(&id)));
+        pair.forget_past();
+        assert!(pair.lock().is_empty());
         assert_eq!([0; 2].map(|_| keep_out()), [false, true]);
         // From now on something may be on its way that has met the mark.
         pair.send(file.as_fd(), id, pid);

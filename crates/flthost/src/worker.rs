@@ -254,7 +254,7 @@ pub(crate) fn follow_only(
 fn keep_tidy(held: &Held, stack: &Stack) -> ! {
     loop {
         thread::sleep(TIDY);
-        held.pairs.iter().for_each(|pair| pair.forget_dead());
+        held.pairs.iter().for_each(|pair| pair.forget_past());
         stack.tidy();
     }
 }
