@@ -149,6 +149,12 @@ impl Decider {
         }
     }
 
+    /// An operation that is decided already, and counted.
+    pub(crate) fn let_pass(&self, permission: Permission) {
+        let answered = permission.answer(Response::Allow);
+        self.count_answer(answered.result.is_ok());
+    }
+
     /// Triage has nothing to say: the operation comes again where it may wait.
     pub(crate) fn pass_on(&self, permission: Permission) {
         let answered = permission.answer(Response::Allow);

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::fanotify::{DenyErrno, Group, Response};
 use crate::fanotify_watch::tells_of_layers;
 use crate::lingering;
+use crate::order;
 use crate::policy::Action;
 
 /// What the kernel can do.
@@ -23,6 +24,8 @@ pub(crate) struct Kernel {
     ignores: bool,
     /// What overlays open and write in their layers is asked about and told (Linux 6.5).
     layers: bool,
+    /// What one group allows is always seen in the next (not before some release after Linux 6.1).
+    pub(crate) splits: bool,
     /// Any thread can be named, also one of a process whose first has ended (Linux 6.9).
     threads: bool,
 }
@@ -40,6 +43,7 @@ impl Kernel {
             errnos: group.is_some_and(|group| group.supports(errno)),
             ignores: group.is_some_and(ignores),
             layers: file.is_some_and(tells_of_layers),
+            splits: order::comes_to_the_next(),
             threads: lingering::is_possible(),
         }
     }
@@ -71,6 +75,11 @@ impl Kernel {
         }
         if self.cache_mode(config) != config.cache_mode() {
             let text = "this kernel keeps no verdicts: the host is asked at each open, and knows files from before";
+            missing.push(text.to_owned());
+        }
+        if !self.splits {
+            let text = "this kernel may let an open pass between two groups, when somebody's watch of the file ends at that moment: \
+                        all is decided in the first, where many that wait slow the others";
             missing.push(text.to_owned());
         }
         if !self.threads && slow {
@@ -107,6 +116,7 @@ mod tests {
         errnos: false,
         ignores: false,
         layers: true,
+        splits: true,
         threads: false,
     };
 
@@ -134,6 +144,7 @@ mod tests {
             errnos: true,
             ignores: true,
             layers: true,
+            splits: true,
             threads: true,
         };
         assert_eq!(new.missing(&config, true), [""; 0]);
@@ -145,6 +156,7 @@ mod tests {
             errnos: true,
             ignores: true,
             layers: true,
+            splits: true,
             threads: true,
         };
         let mute = Kernel {
@@ -164,5 +176,19 @@ mod tests {
             assert_eq!(missing.len(), lines, "{missing:?}");
             assert!(missing[0].contains("overlay"), "{missing:?}");
         }
+    }
+
+    #[test]
+    fn a_kernel_that_may_lose_an_open_between_two_groups_is_told_of() {
+        let mut config = Config::guarding(["/srv"]);
+        config.cache = CacheMode::Off;
+        let loses = Kernel {
+            splits: false,
+            layers: true,
+            ..OLD
+        };
+        let missing = loses.missing(&config, false);
+        assert_eq!(missing.len(), 1, "{missing:?}");
+        assert!(missing[0].contains("between two groups"), "{missing:?}");
     }
 }

@@ -46,6 +46,7 @@ mod neighbours;
 mod notice;
 pub mod opener;
 mod operation;
+mod order;
 pub mod pair;
 mod parts;
 mod policy;

@@ -229,8 +229,10 @@ impl Pended {
     /// Whether the operation can wait in the other group. One whose file cannot be told from others waits in triage, where
     /// no other can take it past the group of questions.
     pub(crate) fn can_be_sent_on(&self) -> bool {
-        self.operation()
-            .is_some_and(|operation| operation.role == Role::Triage && operation.stamp.is_some())
+        self.inner.as_ref().is_some_and(|inner| {
+            let operation = &inner.operation;
+            operation.role == Role::Triage && operation.stamp.is_some() && inner.pair.is_split()
+        })
     }
 
     /// Lets the operation go on to the group of questions, which is to see it.
@@ -342,7 +344,7 @@ impl Inner {
         if goes_on && verdict.cause == Cause::Cached {
             self.decider.cache().offer_again(operation, &self.pair);
         }
-        if operation.role == Role::Triage && goes_on {
+        if operation.role == Role::Triage && goes_on && self.pair.is_split() {
             let stamp = operation.stamp.as_ref();
             let kept_out = stamp.is_some_and(|stamp| {
                 let file = operation.file.as_fd();

@@ -9,27 +9,23 @@
 //! one on, and sets none while one is on its way, nor on a file that had one while something was sent.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use crate::fanotify::{
-    AnswerBuffer, Class, DirectoryHandle, Group, GroupError, MarkError, Response,
-};
+use crate::fanotify::{Class, DirectoryHandle, Group, GroupError, MarkError};
 use crate::fanotify_attributes::Attributes;
 use crate::fanotify_watch::look_at;
 use crate::filesystem::Filesystem;
 use crate::operation::Operation;
-use crate::polling;
+use crate::order;
 use crate::stamp::{FileId, Stamp};
 use crate::supervisor_memory::Journal;
-use crate::supervisor_os::{fork, reap};
 use crate::threads::{fail, spawn};
 
 /// The two groups of a filesystem, or of none yet.
@@ -54,6 +50,8 @@ pub struct Pair {
     /// Whether the filesystem that it guards now may keep whoever reads its files waiting. For a spare pair, which may be
     /// slow for one that comes later, that is not the same.
     remote: AtomicBool,
+    /// Whether services are asked in the group of questions; otherwise in triage, which then decides everything.
+    split: AtomicBool,
 }
 
 /// What triage knows of a file and the group of questions.
@@ -120,7 +118,7 @@ impl Pair {
             Group::new(Class::PreContent)?,
             Group::new(Class::PreContent)?,
         );
-        let (first, second) = match is_asked_first(&one, &other) {
+        let (first, second) = match order::is_asked_first(&one, &other) {
             Some(false) => (other, one),
             // Where it cannot be found out, either order is right, and one is quicker.
             _ => (one, other),
@@ -136,6 +134,7 @@ impl Pair {
             slow: false,
             spare: false,
             remote: AtomicBool::new(false),
+            split: AtomicBool::new(true),
         })
     }
 
@@ -287,6 +286,16 @@ impl Pair {
         self.is_whole.load(Ordering::Acquire)
     }
 
+    /// Whether operations that services are asked about are sent on to the group of questions.
+    pub(crate) fn is_split(&self) -> bool {
+        self.split.load(Ordering::Acquire)
+    }
+
+    /// See [`Self::is_split`]; before anything is read.
+    pub(crate) fn set_split(&self, split: bool) {
+        self.split.store(split, Ordering::Release);
+    }
+
     /// Whether services that read its files may have to wait for a server or a daemon.
     pub(crate) fn is_remote(&self) -> bool {
         self.remote.load(Ordering::Acquire)
@@ -412,6 +421,7 @@ impl Pair {
             slow,
             spare,
             remote: AtomicBool::new(slow),
+            split: AtomicBool::new(true),
         }
     }
 
@@ -439,56 +449,13 @@ fn free_if_empty(sent: &mut Vec<Passing>) {
     }
 }
 
-/// Whether the kernel asks `one` before `other`; nothing if that does not show.
-fn is_asked_first(one: &Group, other: &Group) -> Option<bool> {
-    let file = rustix::fs::memfd_create(c"fanotify-order", MemfdFlags::CLOEXEC).ok()?;
-    one.mark_file(file.as_fd()).ok()?;
-    other.mark_file(file.as_fd()).ok()?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let opener = fork(|| {
-        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
-        0
-    })
-    .ok()?;
-    let mut first = None;
-    let mut buffer = AnswerBuffer::new();
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let mut fds = [
-            PollFd::new(one, PollFlags::IN),
-            PollFd::new(other, PollFlags::IN),
-            PollFd::new(&opener.pidfd, PollFlags::IN),
-        ];
-        let polled = polling::wait(&mut fds, left);
-        let ready = fds.map(|fd| !fd.revents().is_empty());
-        let [asked_one, asked_other, ended] = ready;
-        if asked_one || asked_other {
-            first.get_or_insert(asked_one);
-        }
-        for (group, asked) in [(one, asked_one), (other, asked_other)] {
-            if asked {
-                group.answer_all(&mut buffer, Response::Allow.into()).ok()?;
-            }
-        }
-        if ended || matches!(polled, Ok(0)) {
-            break;
-        }
-    }
-    // It has ended, unless something keeps it; then it is not waited for.
-    rustix::process::pidfd_send_signal(&opener.pidfd, rustix::process::Signal::KILL).ok();
-    reap(opener.pid);
-    first
-}
-
 /// Time from one group to the other, for a process that has to wait for a processor too.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// Time for a process that does next to nothing.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 #[cfg(test)]
 mod tests {
+    use rustix::fs::MemfdFlags;
+
     use super::*;
     use crate::stamp::Stamp;
 

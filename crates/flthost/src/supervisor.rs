@@ -77,6 +77,9 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
     let (held, handed) = Held::open(config)?;
     let kernel = Kernel::ask(held.pairs.first().map(|pair| &*pair.questions));
     let missing = kernel.missing(config, held.pairs.iter().any(|pair| pair.slow));
+    for pair in &held.pairs {
+        pair.set_split(kernel.splits);
+    }
     // Whoever reads the words of one that takes over has read these.
     if !config.take_over {
         missing.iter().for_each(say);

@@ -4,6 +4,8 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use common::crowd::{self, Crowd};
 use common::host::{
@@ -11,6 +13,7 @@ use common::host::{
 };
 use common::{Place, outcome, text};
 use fltport::protocol::control::Request;
+use rustix::fs::inotify;
 use rustix::process::Signal;
 
 #[test]
@@ -214,3 +217,33 @@ fn an_open_on_its_way_to_a_service_is_not_lost_to_one_that_is_excluded() {
 fn crowd() {
     crowd::run();
 }
+
+/// Some kernels forget the second of two groups when a mark of somebody else's goes while the first one thinks.
+#[test]
+fn watches_that_come_and_go_let_nobody_past() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let bad = place.file("bad");
+    let host = Host::start(&place, &["--strict", "--cache", "off"]);
+    let _service = host.serve(|_, question| judge(question));
+    until("it is asked", || {
+        host.count("denied") > 0 || fs::File::open(&bad).is_err()
+    });
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let watches = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+            while !end.load(Ordering::Relaxed) {
+                let watch = inotify::add_watch(&watches, &bad, inotify::WatchFlags::MODIFY);
+                inotify::remove_watch(&watches, watch.unwrap()).unwrap();
+            }
+        });
+        let opened = (0..TRIES).filter(|_| fs::File::open(&bad).is_ok()).count();
+        end.store(true, Ordering::Relaxed);
+        assert_eq!(opened, 0, "of {TRIES}");
+    });
+}
+
+/// Opens while somebody watches: enough to meet the moment, where there is one.
+const TRIES: usize = 400;
