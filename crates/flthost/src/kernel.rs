@@ -24,7 +24,7 @@ pub(crate) struct Kernel {
     ignores: bool,
     /// What overlays open and write in their layers is asked about and told (Linux 6.5).
     layers: bool,
-    /// What one group allows is always seen in the next (not before some release after Linux 6.1).
+    /// What one group allows is always seen in the next, as on Linux 6.1 and 6.18.
     pub(crate) splits: bool,
     /// Any thread can be named, also one of a process whose first has ended (Linux 6.9).
     threads: bool,

@@ -36,9 +36,9 @@ pub(crate) fn is_asked_first(one: &Group, other: &Group) -> Option<bool> {
 
 /// Whether an open that one group has allowed is always seen in the next.
 ///
-/// Some kernels let it pass if anybody's mark of the file, such as the watch of a file manager, is removed while the first
-/// group thinks: `fsnotify_prepare_user_wait` of the kernel. Whoever can watch a file could have it opened unasked. Where
-/// that cannot be found out, no.
+/// Between the two the kernel looks at anybody's marks of the file again, such as the watch of a file manager
+/// (`fsnotify_prepare_user_wait`). Would one that has gone meanwhile let the open pass, whoever can watch a file could have
+/// it opened unasked. Where that cannot be found out, no.
 pub(crate) fn comes_to_the_next() -> bool {
     let asked = || {
         let root = scratch()?;
@@ -66,7 +66,9 @@ fn scratch() -> Option<OwnedFd> {
     let made = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
     rustix::mount::fsconfig_create(&made).ok()?;
     let attributes = MountAttrFlags::empty();
-    rustix::mount::fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes).ok()
+    let root = rustix::mount::fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes).ok()?;
+    // That is a mere path, which older kernels mark nothing by.
+    rustix::fs::openat(&root, c".", READ | OFlags::DIRECTORY, Mode::empty()).ok()
 }
 
 /// Lets another process open something, and answers for both groups; `at_first` is done while the first one asked thinks.

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 
 use common::crowd::{self, Crowd};
@@ -218,32 +218,37 @@ fn crowd() {
     crowd::run();
 }
 
-/// Some kernels forget the second of two groups when a mark of somebody else's goes while the first one thinks.
+/// Between its two groups the kernel looks at everybody's marks of the file again.
 #[test]
-fn watches_that_come_and_go_let_nobody_past() {
+fn a_watch_that_ends_while_the_host_thinks_lets_nobody_past() {
     let Some(place) = Place::lasting(60) else {
         return;
     };
     let bad = place.file("bad");
     let host = Host::start(&place, &["--strict", "--cache", "off"]);
     let _service = host.serve(|_, question| judge(question));
-    until("it is asked", || {
-        host.count("denied") > 0 || fs::File::open(&bad).is_err()
+    until("a service judges", || {
+        opens(&place.root.join("bad")) || host.count("by_service") > 0
     });
-    let end = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let watches = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
-            while !end.load(Ordering::Relaxed) {
-                let watch = inotify::add_watch(&watches, &bad, inotify::WatchFlags::MODIFY);
-                inotify::remove_watch(&watches, watch.unwrap()).unwrap();
-            }
-        });
-        let opened = (0..TRIES).filter(|_| fs::File::open(&bad).is_ok()).count();
-        end.store(true, Ordering::Relaxed);
-        assert_eq!(opened, 0, "of {TRIES}");
+    let watches = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    let watch = inotify::add_watch(&watches, &bad, inotify::WatchFlags::MODIFY).unwrap();
+    let worker = host.worker();
+    // For less than what would have it replaced.
+    kill(worker, Signal::STOP);
+    let (tell, told) = channel();
+    let opener = thread::spawn(move || {
+        tell.send(rustix::thread::gettid()).unwrap();
+        fs::File::open(bad).is_ok()
     });
+    let stat = format!(
+        "/proc/self/task/{}/stat",
+        told.recv().unwrap().as_raw_nonzero()
+    );
+    until("it waits in the kernel", || {
+        fs::read_to_string(&stat).unwrap().contains(") D ")
+    });
+    inotify::remove_watch(&watches, watch).unwrap();
+    kill(worker, Signal::CONT);
+    assert!(!opener.join().unwrap());
+    assert_eq!(host.worker(), worker, "{}", host.said());
 }
-
-/// Opens while somebody watches: enough to meet the moment, where there is one.
-const TRIES: usize = 400;
