@@ -20,6 +20,8 @@ struct State<T> {
     /// The number tells things of the same time apart.
     held: BTreeMap<(Instant, u64), T>,
     next: u64,
+    /// When the thread that waits looks again by itself; never, as long as it has nothing to wait for.
+    looks_at: Option<Instant>,
     stopped: bool,
 }
 
@@ -43,6 +45,7 @@ impl<T> Watchdog<T> {
         let state = State {
             held: BTreeMap::new(),
             next: 0,
+            looks_at: None,
             stopped: false,
         };
         Self {
@@ -60,11 +63,13 @@ impl<T> Watchdog<T> {
                 let key = (time, state.next);
                 state.next = state.next.wrapping_add(1);
                 state.held.insert(key, thing);
-                if state
-                    .held
-                    .first_key_value()
-                    .is_some_and(|(&first, _)| first == key)
-                {
+                // As a rule it is up sooner, for something that is long taken back: a wake-up costs more than a small scan.
+                let sooner = state.looks_at.is_none_or(|looks| time < looks);
+                if sooner {
+                    state.looks_at = Some(time);
+                }
+                drop(state);
+                if sooner {
                     self.changed.notify_one();
                 }
                 Place::There(key)
@@ -81,6 +86,7 @@ impl<T> Watchdog<T> {
         let mut state = self.state();
         while !state.stopped {
             let Some((&(time, _), _)) = state.held.first_key_value() else {
+                state.looks_at = None;
                 state = self
                     .changed
                     .wait(state)
@@ -89,6 +95,7 @@ impl<T> Watchdog<T> {
             };
             let left = time.saturating_duration_since(Instant::now());
             if !left.is_zero() {
+                state.looks_at = Some(time);
                 let waited = self.changed.wait_timeout(state, left);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
