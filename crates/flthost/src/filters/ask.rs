@@ -435,8 +435,12 @@ impl Shared {
                 ..
             }
         );
+        // Whoever waits for the answer to another, and gets none, is as suspect as that.
+        let suspect =
+            question.suspect && matches!(outcome, Outcome::Policy(..) | Outcome::Withdrawn);
         for (group, shares) in [(early, shares_early), (late, shares_late)] {
-            for follower in group {
+            for mut follower in group {
+                follower.suspect |= suspect;
                 if shares {
                     follower.end(outcome.clone(), &self.judge);
                 } else {

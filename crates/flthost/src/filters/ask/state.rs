@@ -139,7 +139,11 @@ impl State {
             }
             question.leads = key.is_some();
             question.place = Place::Waiting;
-            self.waiting.push_back(token);
+            if question.suspect {
+                self.suspects.push_back(token);
+            } else {
+                self.waiting.push_back(token);
+            }
         }
         self.questions.insert(token, question);
         token
