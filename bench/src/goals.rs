@@ -114,10 +114,12 @@ const COMPARED: [(&str, &str, &str, Bound); 13] = [
     ),
 ];
 
-/// All goals, as far as they were measured.
+/// All goals of what the run was about, as far as they were measured.
 pub fn reached(record: &Record) -> Vec<Reached> {
+    let is_about = |id| record.table(id).is_some();
     let mut goals: Vec<Reached> = COMPARED
         .iter()
+        .filter(|(id, ..)| is_about(id))
         .map(|(id, ours, other, bound)| Reached {
             what: format!("{id}: {ours} against {other}"),
             bound: *bound,
@@ -126,12 +128,14 @@ pub fn reached(record: &Record) -> Vec<Reached> {
                 .and_then(|table| compared(table, ours, other, *bound)),
         })
         .collect();
-    goals.push(Reached {
-        what: "window/16: fltport against the best of all others".to_owned(),
-        bound: Bound::AtLeast(25.0, "x"),
-        value: record.table("window/16").and_then(best_peer),
-    });
-    for (id, what, bound) in OWN {
+    if let Some(table) = record.table("window/16") {
+        goals.push(Reached {
+            what: "window/16: fltport against the best of all others".to_owned(),
+            bound: Bound::AtLeast(25.0, "x"),
+            value: best_peer(table),
+        });
+    }
+    for (id, what, bound) in OWN.into_iter().filter(|(id, ..)| is_about(id)) {
         let table = record.table(id);
         let row = table.and_then(|table| Some((table.measure, table.row(FLTPORT)?)));
         goals.push(Reached {

@@ -204,19 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_the_kept_run_is_what_its_numbers_give() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bench");
-        if !folder.join(RECORD).exists() {
-            println!("skipped: a kept run in docs/bench");
-            return;
+    fn what_is_shown_of_the_kept_runs_is_what_their_numbers_give() {
+        for kept in ["docs/bench", "docs/bench-guard"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(kept);
+            let record = Record::read(&folder).unwrap();
+            let changed = changed(&record, &folder);
+            assert!(
+                changed.is_none(),
+                "{changed:?} is not what {RECORD} gives: run `cargo xtask bench --render {kept}`"
+            );
+            assert!(!record.quick, "a quick run is not kept");
         }
-        let record = Record::read(&folder).unwrap();
-        let changed = changed(&record, &folder);
-        assert!(
-            changed.is_none(),
-            "{changed:?} is not what {RECORD} gives: run `cargo xtask bench --render docs/bench`"
-        );
-        assert!(!record.quick, "a quick run is not kept");
     }
 
     #[test]

@@ -145,9 +145,10 @@ const GOALS: [Goal; 13] = [
     ),
 ];
 
-/// All of them, as far as they were measured.
+/// All of what the run was about, as far as they were measured.
 pub fn reached(record: &Record) -> impl Iterator<Item = Reached> {
-    GOALS.iter().map(|goal| Reached {
+    let of_run = |goal: &&Goal| record.table(goal.id).is_some();
+    GOALS.iter().filter(of_run).map(|goal| Reached {
         what: format!("{}: {}", goal.id, goal.what),
         bound: goal.bound,
         value: goal.value(record),

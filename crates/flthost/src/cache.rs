@@ -238,7 +238,8 @@ impl Cache {
     fn stamp_of<'a>(&self, operation: &'a Operation) -> Option<&'a Stamp> {
         let stamp = operation
             .stamp()
-            .filter(|stamp| stamp.is_file() && !operation.passing);
+            // A remote filesystem is never asked about anything: it could keep whoever asks waiting.
+            .filter(|stamp| stamp.is_file() && !operation.passing && !operation.remote);
         stamp.filter(|_| self.mode != CacheMode::Off)
     }
 

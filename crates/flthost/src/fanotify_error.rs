@@ -30,6 +30,12 @@ pub enum GroupError {
     /// `ENFILE`: the whole system has too many.
     #[error("the system's table of open files is full: raise /proc/sys/fs/file-max")]
     SystemFull,
+    /// A process that opens a file in memory was not seen in time.
+    #[error(
+        "cannot find out in which order this kernel asks two groups: no process could be started, or it did not get to \
+         run in time; start again"
+    )]
+    NoOrder,
     /// Any other error of the system calls.
     #[error("cannot create a fanotify group: {0}")]
     Os(Errno),

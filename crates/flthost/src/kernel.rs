@@ -78,8 +78,8 @@ impl Kernel {
             missing.push(text.to_owned());
         }
         if !self.splits {
-            let text = "this kernel may let an open pass between two groups, when somebody's watch of the file ends at that moment: \
-                        all is decided in the first, where many that wait slow the others";
+            let text = "this kernel may let an open pass unasked when somebody's watch of the file ends at that moment, between two \
+                        groups above all: all is decided in the first, where many that wait slow the others; use a newer kernel";
             missing.push(text.to_owned());
         }
         if !self.threads && slow {

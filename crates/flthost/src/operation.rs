@@ -235,17 +235,20 @@ impl Pended {
         })
     }
 
-    /// Lets the operation go on to the group of questions, which is to see it.
-    pub(crate) fn send_on(mut self) {
-        if let Some(inner) = self.inner.take() {
-            let operation = &inner.operation;
-            if let Some(stamp) = &operation.stamp {
-                inner
-                    .pair
-                    .send(operation.file.as_fd(), stamp.id, operation.pid);
-            }
-            inner.decider.pass_on(inner.permission);
+    /// Lets the operation go on to the group of questions, which is to see it; gives it back where that may not.
+    pub(crate) fn send_on(mut self) -> Option<Self> {
+        let inner = self.inner.as_ref()?;
+        let operation = &inner.operation;
+        let seen = operation.stamp.as_ref().is_some_and(|stamp| {
+            let file = operation.file.as_fd();
+            inner.pair.send(file, stamp.id, operation.pid)
+        });
+        if !seen {
+            return Some(self);
         }
+        let inner = self.inner.take()?;
+        inner.decider.pass_on(inner.permission);
+        None
     }
 
     /// Facts about the operation.

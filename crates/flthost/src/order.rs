@@ -117,4 +117,4 @@ fn ask(one: &Group, other: &Group, open: impl Fn(), at_first: impl FnOnce()) -> 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
 /// Time for a process that does next to nothing.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,6 +9,7 @@
 //! one on, and sets none while one is on its way, nor on a file that had one while something was sent.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -50,8 +51,13 @@ pub struct Pair {
     /// Whether the filesystem that it guards now may keep whoever reads its files waiting. For a spare pair, which may be
     /// slow for one that comes later, that is not the same.
     remote: AtomicBool,
+    /// Whether files are kept out of the group of questions: a mark of a file asks its filesystem, which a remote one might
+    /// answer late, or with an error.
+    keeps_out: AtomicBool,
     /// Whether services are asked in the group of questions; otherwise in triage, which then decides everything.
     split: AtomicBool,
+    /// An older host had the groups, which may have sent operations to the group of questions.
+    inherited: bool,
 }
 
 /// What triage knows of a file and the group of questions.
@@ -109,7 +115,8 @@ impl Pair {
     /// Two groups without marks; the `place`th pair of the host. Forks, so the process must have one thread.
     ///
     /// Both are of the class that may choose an errno. In which order the kernel asks two groups of one class is not
-    /// documented, but it is the same for all files: a file in memory shows it.
+    /// documented, but it is the same for all files: a file in memory shows it. In the wrong order, what triage sends on
+    /// would have passed the other group already.
     ///
     /// # Errors
     /// [`GroupError`] says what is missing.
@@ -120,8 +127,8 @@ impl Pair {
         );
         let (first, second) = match order::is_asked_first(&one, &other) {
             Some(false) => (other, one),
-            // Where it cannot be found out, either order is right, and one is quicker.
-            _ => (one, other),
+            Some(true) => (one, other),
+            None => return Err(GroupError::NoOrder),
         };
         Ok(Self {
             triage: Arc::new(first.journaled(journal, 2 * place)),
@@ -134,7 +141,9 @@ impl Pair {
             slow: false,
             spare: false,
             remote: AtomicBool::new(false),
+            keeps_out: AtomicBool::new(true),
             split: AtomicBool::new(true),
+            inherited: false,
         })
     }
 
@@ -142,11 +151,21 @@ impl Pair {
     /// be done without letting another operation past it. Whether this one will not be seen there; otherwise it has to be
     /// allowed there again.
     pub(crate) fn keep_out(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) -> bool {
+        if !self.keeps_out.load(Ordering::Acquire) {
+            return false;
+        }
         let mut gate = self.lock();
         if !self.has_room(&gate, id) {
             return false;
         }
-        let state = gate.entry(id).or_insert_with(Gate::unmarked);
+        let state = match gate.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            // The file may have been forgotten here, or known to an earlier worker only: the kernel knows of its mark.
+            Entry::Vacant(unknown) => unknown.insert(Gate::Seen {
+                on_their_way: Vec::new(),
+                marked: self.questions.unignore(file) != Err(MarkError::NotMarked),
+            }),
+        };
         let Gate::Seen {
             on_their_way,
             marked,
@@ -217,7 +236,8 @@ impl Pair {
 
     /// Whether the kernel may keep verdicts about files of this pair at all, as things are now.
     pub(crate) fn keeps_in_kernel(&self) -> bool {
-        self.is_whole() && !self.is_open() && self.attributes.get().is_some()
+        // Where triage decides all, nobody stands behind it while its own marks are removed.
+        self.is_whole() && self.is_split() && !self.is_open() && self.attributes.get().is_some()
     }
 
     /// Takes back all of [`Self::keep_in_kernel`]: triage sees every open again, and lets no other past it.
@@ -291,6 +311,11 @@ impl Pair {
         self.split.load(Ordering::Acquire)
     }
 
+    /// Whether what comes to the group of questions has been decided in triage.
+    pub(crate) fn is_decided_in_triage(&self) -> bool {
+        !self.is_split() && !self.inherited
+    }
+
     /// See [`Self::is_split`]; before anything is read.
     pub(crate) fn set_split(&self, split: bool) {
         self.split.store(split, Ordering::Release);
@@ -304,6 +329,7 @@ impl Pair {
     /// See [`Self::is_remote`].
     pub(crate) fn set_remote(&self, remote: bool) {
         self.remote.store(remote, Ordering::Release);
+        self.keeps_out.store(!remote, Ordering::Release);
     }
 
     /// The whole filesystem is marked: marks of single files may come and go.
@@ -336,13 +362,22 @@ impl Pair {
     }
 
     /// Triage lets an operation pass on to the group of questions, which has to see it: until it has arrived there, no
-    /// other operation may keep its file out.
-    pub(crate) fn send(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) {
+    /// other operation may keep its file out. False: it may not be seen there, and has to wait where it is.
+    #[must_use]
+    pub(crate) fn send(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) -> bool {
+        if !self.keeps_out.load(Ordering::Acquire) {
+            return true;
+        }
         let mut gate = self.lock();
         // As a rule it was not.
-        let was_marked = self.questions.unignore(file).is_ok();
+        let was_marked = match self.questions.unignore(file) {
+            Ok(()) => true,
+            Err(MarkError::NotMarked) => false,
+            // The filesystem, or a security module, does not let us near the mark, which may be there.
+            Err(_) => return false,
+        };
         if !self.has_room(&gate, id) {
-            return;
+            return true;
         }
         match gate.entry(id).or_insert_with(Gate::unmarked) {
             Gate::Seen {
@@ -359,6 +394,7 @@ impl Pair {
                 }
             }
         }
+        true
     }
 
     /// An operation has come to the group of questions.
@@ -373,7 +409,7 @@ impl Pair {
     }
 
     /// Forgets operations that were killed on their way or never had to arrive, and files of which nothing is known. Where
-    /// the table is full, also which files are kept out: their marks stay, and the next open of each is counted twice.
+    /// the table is full, also which files have marks: those stay, and tell of themselves.
     pub(crate) fn forget_past(&self) {
         let mut gate = self.lock();
         let is_full = gate.len() >= KEPT / 2;
@@ -385,7 +421,7 @@ impl Pair {
             } => {
                 on_their_way.retain(|passing| passing.since.elapsed() < ARRIVAL);
                 free_if_empty(on_their_way);
-                *marked || !on_their_way.is_empty()
+                *marked && !is_full || !on_their_way.is_empty()
             }
         });
     }
@@ -421,7 +457,10 @@ impl Pair {
             slow,
             spare,
             remote: AtomicBool::new(slow),
+            // What it guards now shows later; until then marks of the older host are taken for ones that may be there.
+            keeps_out: AtomicBool::new(spare || !slow),
             split: AtomicBool::new(true),
+            inherited: true,
         }
     }
 
@@ -486,7 +525,7 @@ mod tests {
         let id = Stamp::of(file.as_fd()).unwrap().id;
         let pid = Some(rustix::process::getpid());
         let keep_out = || pair.keep_out(file.as_fd(), id, pid);
-        pair.send(file.as_fd(), id, pid);
+        assert!(pair.send(file.as_fd(), id, pid));
         // What is allowed meanwhile arrives as well, and who is who cannot be told.
         assert!(!keep_out());
         pair.arrived(id, pid);
@@ -499,10 +538,34 @@ mod tests {
         assert!(pair.lock().is_empty());
         assert_eq!([0; 2].map(|_| keep_out()), [false, true]);
         // From now on something may be on its way that has met the mark.
-        pair.send(file.as_fd(), id, pid);
+        assert!(pair.send(file.as_fd(), id, pid));
         pair.arrived(id, pid);
         assert!(!keep_out());
         pair.arrived(id, pid);
         assert!(!keep_out());
+        // The kernel knows of the mark where nobody else does any more.
+        pair.lock().clear();
+        assert_eq!([0; 2].map(|_| keep_out()), [false, false]);
+    }
+
+    #[test]
+    fn what_an_older_host_has_sent_on_is_decided_where_it_arrives_also_by_one_that_sends_nothing_on()
+     {
+        let journal = Journal::new(100).unwrap();
+        let Ok(own) = Pair::new(0, journal) else {
+            println!("skipped: no fanotify group");
+            return;
+        };
+        let [triage, questions] =
+            [&own.triage, &own.questions].map(|group| group.as_fd().try_clone_to_owned().unwrap());
+        let taken = Pair::from_fds(1, journal, triage, questions, false, false);
+        let in_triage = |pair: &Pair| {
+            [true, false].map(|split| {
+                pair.set_split(split);
+                pair.is_decided_in_triage()
+            })
+        };
+        assert_eq!(in_triage(&own), [false, true]);
+        assert_eq!(in_triage(&taken), [false, false]);
     }
 }

@@ -169,8 +169,7 @@ impl Readers {
         if pid.is_some_and(|pid| self.exempt.covers(pid)) {
             return self.decider.exempt(permission, role);
         }
-        if role == Role::Questions && !pair.is_split() {
-            // Triage has decided it.
+        if role == Role::Questions && pair.is_decided_in_triage() {
             return self.decider.let_pass(permission);
         }
         let look = Look::at(permission.file());

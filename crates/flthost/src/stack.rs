@@ -69,7 +69,10 @@ impl Stack {
                 return pended.finish(so_far);
             };
             if filter.may_wait() && pended.can_be_sent_on() {
-                return pended.send_on();
+                match pended.send_on() {
+                    Some(kept) => pended = kept,
+                    None => return,
+                }
             }
             let Some(operation) = pended.operation() else {
                 return;

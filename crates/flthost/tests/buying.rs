@@ -93,6 +93,28 @@ fn a_file_that_kills_a_service_buys_no_release() {
 }
 
 #[test]
+fn a_file_that_has_killed_a_service_waits_in_vain_until_none_is_there() {
+    let Some(place) = Place::new() else { return };
+    let host = start(&place, &["--deadline-ms", "500"]);
+    let opener = kill_a_service(&host, &place, "kill");
+    outcome(opener).unwrap_err();
+    let events = host.listen();
+    // Others have the policy of that, and this one, opened again, does not.
+    let opens_it = || try_open(&place.root.join("kill")).0;
+    assert!(opens(&place.root.join("good")));
+    opens_it().unwrap_err();
+    assert_eq!(events.decision("kill")["cause"], "poison");
+    // Until one has answered about it.
+    let service = host.serve(|_, question| judge(question));
+    opens_it().unwrap();
+    drop(service);
+    until("it is gone", || host.status()["services"] == 0);
+    opens_it().unwrap();
+    assert_eq!(events.decision("kill")["cause"], "service");
+    assert_eq!(events.decision("kill")["cause"], "no_service");
+}
+
+#[test]
 fn while_a_file_is_on_trial_others_are_not_let_past() {
     let Some(place) = Place::new() else { return };
     let host = start(&place, &["--deadline-ms", "1000"]);

@@ -114,6 +114,30 @@ fn a_daemon_that_hangs_in_an_open_holds_up_only_its_own_files() {
 }
 
 #[test]
+fn a_daemon_is_never_asked_about_the_attributes_of_its_files_by_who_has_to_go_on() {
+    // To mark a file asks its filesystem.
+    let muted = |_: &Place, _: &Fuse| ["--mute", "process=/usr/bin/head"].map(String::from).into();
+    let Some(scene) = Scene::judged(muted) else {
+        return;
+    };
+    let head = |name: &str| {
+        let mut head = std::process::Command::new("head");
+        let status = head
+            .args(["-c", "1", text(&scene.fuse.file(name))])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    head("bad-fail-attr");
+    head("bad-fail-attr");
+    assert!(!scene.opens("bad-fail-attr"));
+    assert!(!scene.opens("bad-fail-attr"));
+    let worker = scene.host.worker();
+    head("hang-attr");
+    assert!(scene.opens("hang-attr"));
+    assert_eq!(scene.host.worker(), worker);
+}
+
+#[test]
 fn a_worker_that_dies_inside_a_hung_filesystem_is_followed_by_one_that_serves_the_others() {
     let Some(scene) = Scene::judged(none) else {
         return;

@@ -350,6 +350,7 @@ impl Shared {
                 state.services.remove(&service);
                 if delivered {
                     state.count_death(Instant::now());
+                    state.accuse(token);
                     self.judge.service_died();
                 }
                 if !(delivered && suspect || withdrawn) {
@@ -363,6 +364,7 @@ impl Shared {
         };
         if result.is_ok() {
             state.answered = Some(Instant::now());
+            state.acquit(token);
             self.judge.answered();
         }
         let situation = state.situation(asked);

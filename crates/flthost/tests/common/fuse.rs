@@ -14,8 +14,9 @@ use super::{Place, run, text};
 /// A mounted filesystem and its daemon. Dropping it ends the daemon, which ends whatever waits for it.
 ///
 /// Every name is a file there. The daemon stops itself, as if by `SIGSTOP`, with the first request of this kind in its
-/// hands: to open a file whose name begins with `hang-open`, to close one whose name begins with `hang-close`. Before it
-/// answers an open of `NAME.needs`, it opens `$NEEDS` itself.
+/// hands: to open a file whose name begins with `hang-open`, to close one whose name begins with `hang-close`, for a host's
+/// reading thread the attributes of one whose name begins with `hang-attr`. Those of `NAME-fail-attr` fail for it, from
+/// the third time on. Before it answers an open of `NAME.needs`, it opens `$NEEDS` itself.
 pub(crate) struct Fuse {
     pub(crate) root: PathBuf,
     daemon: Child,
@@ -81,16 +82,16 @@ impl Drop for Fuse {
 
 /// See <linux/fuse.h>.
 const DAEMON: &str = r#"
-import ctypes, os, signal, struct, sys
+import ctypes, os, signal, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(1, signal.SIGKILL)  # ends with the test, whatever state it is in
 root = sys.argv[1].encode()
 fd = os.open("/dev/fuse", os.O_RDWR)
-options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % fd
+options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions" % fd
 if libc.mount(b"test", root, b"fuse", 0, options) != 0:
     sys.exit(1)
 print(os.getpid(), flush=True)
-names, hung = {1: b""}, set()
+names, hung, asked = {1: b""}, set(), []
 
 def attr(node):
     mode = 0o40755 if node == 1 else 0o100644
@@ -102,6 +103,15 @@ def node_of(name):
             return node
     names[len(names) + 1] = name
     return len(names)
+
+def valid(node):
+    return 0 if b"-attr" in names[node] else 60
+
+def is_reader(thread):
+    try:
+        return open("/proc/%d/comm" % thread).read() == "reader\n"
+    except OSError:
+        return False
 
 def hang(node, kind):
     if names[node].startswith(kind) and names[node] not in hung:
@@ -119,10 +129,17 @@ while True:
     body, answer, failed = request[40:], b"", 0
     if opcode == 1:
         found = node_of(body.rstrip(b"\0"))
-        answer = struct.pack("<4Q2I", found, 0, 60, 60, 0, 0) + attr(found)
+        answer = struct.pack("<4Q2I", found, 0, 60, valid(found), 0, 0) + attr(found)
     elif opcode == 3:
-        answer = struct.pack("<Q2I", 60, 0, 0) + attr(node)
+        if is_reader(struct.unpack_from("<I", request, 32)[0]):
+            hang(node, b"hang-attr")
+            if names[node].endswith(b"fail-attr"):
+                asked.append(node)
+                failed = 5 if asked.count(node) > 2 else 0
+        answer = struct.pack("<Q2I", valid(node), 0, 0) + attr(node)
     elif opcode == 14:
+        if not valid(node) and is_reader(struct.unpack_from("<I", request, 32)[0]):
+            time.sleep(0.02)  # what its opener was just told of it holds until the kernel's clock ticks
         hang(node, b"hang-open")
         if names[node].endswith(b".needs"):
             try:

@@ -9,6 +9,7 @@ use fltport::protocol::file::FileProtocol;
 use fltport::{ClientPort, Pending};
 
 use super::question::{Key, Place, Question};
+use crate::stamp::FileId;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -19,6 +20,7 @@ pub(super) struct State {
     waiting: VecDeque<u64>,
     /// Questions to be tried alone.
     suspects: VecDeque<u64>,
+    deadly: Deadly,
     /// When the keeper of deadlines looks again: nothing if only when it is told to.
     pub(super) looks_at: Option<Instant>,
     /// When each question's time is over.
@@ -61,6 +63,45 @@ struct Flight {
 pub(super) struct Followers {
     pub(super) early: Vec<Question>,
     pub(super) late: Vec<Question>,
+}
+
+/// Files that were with a service when it died, and that none has answered about since: each question about one is a
+/// suspect from the beginning. Otherwise a deadly file could wait until nobody is there, and have the milder policy of that.
+#[derive(Debug, Default)]
+struct Deadly {
+    /// With the number of each, which rise.
+    numbers: HashMap<FileId, u64>,
+    files: BTreeMap<u64, FileId>,
+    next: u64,
+}
+
+/// More than can be with services at a time.
+const DEADLY: usize = 65_536;
+
+impl Deadly {
+    fn add(&mut self, file: FileId) {
+        if self.numbers.contains_key(&file) {
+            return;
+        }
+        if self.files.len() >= DEADLY
+            && let Some((_, oldest)) = self.files.pop_first()
+        {
+            self.numbers.remove(&oldest);
+        }
+        self.numbers.insert(file, self.next);
+        self.files.insert(self.next, file);
+        self.next += 1;
+    }
+
+    fn remove(&mut self, file: FileId) {
+        if let Some(number) = self.numbers.remove(&file) {
+            self.files.remove(&number);
+        }
+    }
+
+    fn contains(&self, file: FileId) -> bool {
+        self.numbers.contains_key(&file)
+    }
 }
 
 /// What is to be sent to a service.
@@ -118,7 +159,15 @@ impl State {
         let token = self.next_question;
         self.next_question += 1;
         self.times.insert((question.facts.deadline, token));
-        let key = question.facts.key.filter(|_| joins);
+        let file = question.facts.key.map(|(file, _)| file);
+        question.suspect |= file.is_some_and(|file| self.deadly.contains(file));
+        let mut key = question.facts.key.filter(|_| joins);
+        let leads = |flight: &Flight| self.questions.get(&flight.leader);
+        let leader = key.and_then(|key| self.flights.get(&key)).and_then(leads);
+        if question.suspect && leader.is_some_and(|leader| !leader.suspect) {
+            // It is tried alone, and the other one is not.
+            key = None;
+        }
         let flight = key.and_then(|key| self.flights.get_mut(&key));
         if let Some(flight) = flight {
             let leader = self.questions.get(&flight.leader);
@@ -261,6 +310,22 @@ impl State {
             self.suspects.push_back(token);
         } else {
             self.waiting.push_front(token);
+        }
+    }
+
+    /// A service has died that had this question.
+    pub(super) fn accuse(&mut self, token: u64) {
+        let question = self.questions.get(&token);
+        if let Some((file, _)) = question.and_then(|question| question.facts.key) {
+            self.deadly.add(file);
+        }
+    }
+
+    /// A service has answered a question: its file is not one that it dies of.
+    pub(super) fn acquit(&mut self, token: u64) {
+        let question = self.questions.get(&token);
+        if let Some((file, _)) = question.and_then(|question| question.facts.key) {
+            self.deadly.remove(file);
         }
     }
 
