@@ -41,9 +41,10 @@ fn files_that_kill_every_service_do_not_open_the_door_for_others() {
     let Some(place) = Place::lasting(60) else {
         return;
     };
-    let (deadly, other) = (place.file("deadly"), place.file("other"));
+    let deadly = ["one", "two"].map(|name| place.file(name));
+    let other = place.file("other");
     let host = Host::start(&place, &["--deadline-ms", "5000"]);
-    for _ in 0..2 {
+    for deadly in deadly {
         let service = host.connect();
         let opener = start_opener(&deadly);
         let question = service.next_message().unwrap();
