@@ -130,7 +130,12 @@ impl Pair {
             Some(true) => (one, other),
             None => return Err(GroupError::NoOrder),
         };
-        Ok(Self {
+        Ok(Self::of(place, journal, first, second))
+    }
+
+    /// Of two groups that are asked in this order.
+    fn of(place: usize, journal: Journal, first: Group, second: Group) -> Self {
+        Self {
             triage: Arc::new(first.journaled(journal, 2 * place)),
             questions: Arc::new(second.journaled(journal, 2 * place + 1)),
             filesystem: OnceLock::new(),
@@ -144,7 +149,7 @@ impl Pair {
             keeps_out: AtomicBool::new(true),
             split: AtomicBool::new(true),
             inherited: false,
-        })
+        }
     }
 
     /// Triage has allowed an operation of this process for good: keeps its file out of the group of questions, if that can
@@ -498,11 +503,20 @@ mod tests {
     use super::*;
     use crate::stamp::Stamp;
 
+    /// In any order: nothing is opened here. A process of many threads cannot find out.
+    fn pair(place: usize, journal: Journal) -> Option<Pair> {
+        let (Ok(one), Ok(other)) = (Group::new(Class::PreContent), Group::new(Class::PreContent))
+        else {
+            println!("skipped: no fanotify group");
+            return None;
+        };
+        Some(Pair::of(place, journal, one, other))
+    }
+
     #[test]
     fn a_worker_that_follows_another_keeps_nothing_out_at_first() {
         let journal = Journal::new(100).unwrap();
-        let (Ok(first), Ok(next)) = (Pair::new(0, journal), Pair::new(1, journal)) else {
-            println!("skipped: no fanotify group");
+        let (Some(first), Some(next)) = (pair(0, journal), pair(1, journal)) else {
             return;
         };
         let file = rustix::fs::memfd_create(c"kept", MemfdFlags::CLOEXEC).unwrap();
@@ -517,8 +531,7 @@ mod tests {
     #[test]
     fn a_file_is_kept_out_while_nothing_is_on_its_way_and_never_again_after_its_mark_was_met() {
         let journal = Journal::new(100).unwrap();
-        let Ok(pair) = Pair::new(0, journal) else {
-            println!("skipped: no fanotify group");
+        let Some(pair) = pair(0, journal) else {
             return;
         };
         let file = rustix::fs::memfd_create(c"sent", MemfdFlags::CLOEXEC).unwrap();
@@ -552,8 +565,7 @@ mod tests {
     fn what_an_older_host_has_sent_on_is_decided_where_it_arrives_also_by_one_that_sends_nothing_on()
      {
         let journal = Journal::new(100).unwrap();
-        let Ok(own) = Pair::new(0, journal) else {
-            println!("skipped: no fanotify group");
+        let Some(own) = pair(0, journal) else {
             return;
         };
         let [triage, questions] =
