@@ -12,12 +12,15 @@ pub const SCANNER: &str = "host and fltscand";
 pub const IN_WORKER: &str = "host, verdict kept by the worker";
 pub const IN_KERNEL: &str = "host, verdict kept in the kernel";
 
-/// Who answers for a file at once, beside others that wait; with the name of the case.
-const AT_ONCE: [(&str, &str); 3] = [
-    ("that a rule lets go on", "rule"),
-    ("whose verdict the worker keeps", "kept"),
-    ("that a service allows", "service"),
+/// Who answers for a file at once, where others wait, and the name of the case.
+const AT_ONCE: [(&str, &str, &str); 4] = [
+    ("that a rule lets go on", SAME, "rule"),
+    ("whose verdict the worker keeps", SAME, "kept"),
+    ("that a service allows", SAME, "service"),
+    ("that a service allows", "another filesystem", "elsewhere"),
 ];
+
+const SAME: &str = "the same filesystem";
 
 /// Slow verdicts that wait beside a fast one.
 const PENDING: usize = 1_000;
@@ -78,9 +81,8 @@ pub const fn beside_label(pending: bool) -> &'static str {
     }
 }
 
-fn beside((label, what): (&str, &str)) -> Group {
-    let title =
-        format!("Open and close of a file {label}, beside slow ones on the same filesystem");
+fn beside((label, place, what): (&str, &str, &str)) -> Group {
+    let title = format!("Open and close of a file {label}, beside slow ones on {place}");
     let mut group = Group::new(&format!("guard/beside-{what}"), &title, Measure::Time, true);
     group.base = Some(beside_label(false));
     group.longer = 2;

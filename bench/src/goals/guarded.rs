@@ -51,7 +51,7 @@ const fn own(
 
 const BESIDE: [&str; 2] = [beside_label(true), beside_label(false)];
 
-const GOALS: [Goal; 13] = [
+const GOALS: [Goal; 14] = [
     ratio(
         "guard/64",
         "opens a second through a service over those of the bare loop",
@@ -97,6 +97,13 @@ const GOALS: [Goal; 13] = [
     ratio(
         "guard/beside-service",
         "open of a file that a service allows beside 1,000 that wait, over one beside none",
+        BESIDE,
+        "p50_us",
+        Bound::AtMost(1.5, "x"),
+    ),
+    ratio(
+        "guard/beside-elsewhere",
+        "open of a file that a service allows beside 1,000 that wait on another filesystem, over one beside none",
         BESIDE,
         "p50_us",
         Bound::AtMost(1.5, "x"),

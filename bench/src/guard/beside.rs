@@ -1,4 +1,4 @@
-//! Opens that are answered at once, beside others on the same filesystem that wait for a slow service.
+//! Opens that are answered at once, beside others that wait for a slow service.
 
 use std::fs::File;
 use std::io::Write;
@@ -24,17 +24,27 @@ const TOGETHER: usize = 50;
 /// Runs a case of this kind.
 pub fn run(programs: &Path, scratch: &Scratch, spec: &Spec) -> Result<Run> {
     let muted = format!("path={}", scratch.file(0).display());
+    // Another filesystem, for what waits elsewhere.
+    let other = match spec.kind.as_str() {
+        "beside-elsewhere" => Some(Scratch::new()?),
+        _ => None,
+    };
+    let guarded = other
+        .as_ref()
+        .map(|other| other.path().display().to_string())
+        .unwrap_or_default();
     let (manner, options) = match spec.kind.as_str() {
         // Nothing was ever sent on for this file: triage alone sees it.
         "beside-rule" => (Manner::Slow, vec!["off", "--mute", &muted]),
         "beside-kept" => (Manner::Content, vec!["worker"]),
         "beside-service" => (Manner::Slow, vec!["off"]),
+        "beside-elsewhere" => (Manner::Slow, vec!["off", "--guard", &guarded]),
         other => bail!("no case is called {other}"),
     };
     scratch.settle();
     let host = start(programs, scratch, manner, &options)?;
     let crowd = pending(&host, scratch, spec.window)?;
-    let run = opens(scratch, spec, None)?;
+    let run = opens(other.as_ref().unwrap_or(scratch), spec, None)?;
     drop(crowd);
     host.end()?;
     Ok(run)

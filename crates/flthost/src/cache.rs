@@ -204,8 +204,7 @@ impl Cache {
     }
 
     fn may_be_in_kernel(&self, stamp: &Stamp, pair: &Pair) -> bool {
-        let trusted = stamp.owner == 0 && stamp.mode & OTHERS_WRITE == 0;
-        self.mode == CacheMode::Kernel && trusted && pair.keeps_in_kernel()
+        self.mode == CacheMode::Kernel && stamp.is_of_root() && pair.keeps_in_kernel()
     }
 
     fn offer(&self, operation: &Operation, stamp: &Stamp, pair: &Pair) {
@@ -352,6 +351,3 @@ const WRITERS: usize = 16_384;
 
 /// Devices whose kind is remembered.
 const DEVICES: usize = 1_024;
-
-/// Permission of the group or of others to write. With an access control list the group's bits are the list's mask.
-const OTHERS_WRITE: u16 = 0o022;

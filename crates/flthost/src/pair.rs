@@ -51,9 +51,10 @@ pub struct Pair {
     /// Whether the filesystem that it guards now may keep whoever reads its files waiting. For a spare pair, which may be
     /// slow for one that comes later, that is not the same.
     remote: AtomicBool,
-    /// Whether files are kept out of the group of questions: a mark of a file asks its filesystem, which a remote one might
-    /// answer late, or with an error.
-    keeps_out: AtomicBool,
+    /// Whether it is known what it guards. A spare pair that an earlier worker or host has used is read before that.
+    is_known: AtomicBool,
+    /// Whether it has guarded a remote filesystem, whose operations may still come.
+    was_remote: AtomicBool,
     /// Whether services are asked in the group of questions; otherwise in triage, which then decides everything.
     split: AtomicBool,
     /// An older host had the groups, which may have sent operations to the group of questions.
@@ -83,6 +84,17 @@ impl Gate {
             marked: false,
         }
     }
+}
+
+/// What may be done about marks of single files in the group of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileMarks {
+    /// They are set and taken away.
+    Kept,
+    /// There are none: a mark of a file asks its filesystem, which a remote one might answer late, or with an error.
+    None,
+    /// There may be some, and they must not be touched: it may be a remote filesystem's pair.
+    Unknown,
 }
 
 /// Who is on the way, as far as the kernel says at both ends, and since when.
@@ -146,7 +158,8 @@ impl Pair {
             slow: false,
             spare: false,
             remote: AtomicBool::new(false),
-            keeps_out: AtomicBool::new(true),
+            is_known: AtomicBool::new(true),
+            was_remote: AtomicBool::new(false),
             split: AtomicBool::new(true),
             inherited: false,
         }
@@ -156,7 +169,7 @@ impl Pair {
     /// be done without letting another operation past it. Whether this one will not be seen there; otherwise it has to be
     /// allowed there again.
     pub(crate) fn keep_out(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) -> bool {
-        if !self.keeps_out.load(Ordering::Acquire) {
+        if self.file_marks() != FileMarks::Kept {
             return false;
         }
         let mut gate = self.lock();
@@ -204,23 +217,24 @@ impl Pair {
         if !self.has_room(&gate, stamp.id) {
             return false;
         }
-        match gate.entry(stamp.id).or_insert_with(Gate::unmarked) {
-            Gate::Seen {
+        match gate.get_mut(&stamp.id) {
+            Some(Gate::Seen {
                 on_their_way,
                 marked,
-            } => {
+            }) => {
                 if !on_their_way.is_empty() {
                     return false;
                 }
                 *marked = true;
             }
-            kept => {
-                // More is ignored there than the kernel may keep.
+            // More may be ignored there than the kernel may keep, also by a mark that only an earlier worker knew of.
+            Some(Gate::KeptOut) | None => {
                 self.questions.unignore(file).ok();
-                *kept = Gate::Seen {
+                let known = Gate::Seen {
                     on_their_way: Vec::new(),
                     marked: true,
                 };
+                gate.insert(stamp.id, known);
             }
         }
         // First of all, so that a change of owner or mode is told from here on, or shows in the stamp.
@@ -334,7 +348,23 @@ impl Pair {
     /// See [`Self::is_remote`].
     pub(crate) fn set_remote(&self, remote: bool) {
         self.remote.store(remote, Ordering::Release);
-        self.keeps_out.store(!remote, Ordering::Release);
+        // Once is enough: what waits in the groups may be of the filesystem that was there before.
+        self.was_remote.fetch_or(remote, Ordering::AcqRel);
+        self.is_known.store(true, Ordering::Release);
+    }
+
+    /// What it guards is known later, and may be a remote filesystem or not.
+    pub(crate) fn set_unknown(&self, may_be_remote: bool) {
+        self.remote.store(may_be_remote, Ordering::Release);
+        self.is_known.store(false, Ordering::Release);
+    }
+
+    fn file_marks(&self) -> FileMarks {
+        match self.is_known.load(Ordering::Acquire) {
+            false => FileMarks::Unknown,
+            true if self.was_remote.load(Ordering::Acquire) => FileMarks::None,
+            true => FileMarks::Kept,
+        }
     }
 
     /// The whole filesystem is marked: marks of single files may come and go.
@@ -370,8 +400,10 @@ impl Pair {
     /// other operation may keep its file out. False: it may not be seen there, and has to wait where it is.
     #[must_use]
     pub(crate) fn send(&self, file: BorrowedFd<'_>, id: FileId, pid: Option<Pid>) -> bool {
-        if !self.keeps_out.load(Ordering::Acquire) {
-            return true;
+        match self.file_marks() {
+            FileMarks::Kept => {}
+            FileMarks::None => return true,
+            FileMarks::Unknown => return false,
         }
         let mut gate = self.lock();
         // As a rule it was not.
@@ -462,8 +494,8 @@ impl Pair {
             slow,
             spare,
             remote: AtomicBool::new(slow),
-            // What it guards now shows later; until then marks of the older host are taken for ones that may be there.
-            keeps_out: AtomicBool::new(spare || !slow),
+            is_known: AtomicBool::new(!spare),
+            was_remote: AtomicBool::new(slow && !spare),
             split: AtomicBool::new(true),
             inherited: true,
         }
@@ -497,87 +529,4 @@ fn free_if_empty(sent: &mut Vec<Passing>) {
 const ARRIVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
-mod tests {
-    use rustix::fs::MemfdFlags;
-
-    use super::*;
-    use crate::stamp::Stamp;
-
-    /// In any order: nothing is opened here. A process of many threads cannot find out.
-    fn pair(place: usize, journal: Journal) -> Option<Pair> {
-        let (Ok(one), Ok(other)) = (Group::new(Class::PreContent), Group::new(Class::PreContent))
-        else {
-            println!("skipped: no fanotify group");
-            return None;
-        };
-        Some(Pair::of(place, journal, one, other))
-    }
-
-    #[test]
-    fn a_worker_that_follows_another_keeps_nothing_out_at_first() {
-        let journal = Journal::new(100).unwrap();
-        let (Some(first), Some(next)) = (pair(0, journal), pair(1, journal)) else {
-            return;
-        };
-        let file = rustix::fs::memfd_create(c"kept", MemfdFlags::CLOEXEC).unwrap();
-        let id = Stamp::of(file.as_fd()).unwrap().id;
-        next.keep_nothing_out();
-        let twice = |pair: &Pair| [0; 2].map(|_| pair.keep_out(file.as_fd(), id, None));
-        // The first open of a kept file is seen in both groups, whatever is marked meanwhile.
-        assert_eq!(twice(&first), [false, true]);
-        assert_eq!(twice(&next), [false, false]);
-    }
-
-    #[test]
-    fn a_file_is_kept_out_while_nothing_is_on_its_way_and_never_again_after_its_mark_was_met() {
-        let journal = Journal::new(100).unwrap();
-        let Some(pair) = pair(0, journal) else {
-            return;
-        };
-        let file = rustix::fs::memfd_create(c"sent", MemfdFlags::CLOEXEC).unwrap();
-        let id = Stamp::of(file.as_fd()).unwrap().id;
-        let pid = Some(rustix::process::getpid());
-        let keep_out = || pair.keep_out(file.as_fd(), id, pid);
-        assert!(pair.send(file.as_fd(), id, pid));
-        // What is allowed meanwhile arrives as well, and who is who cannot be told.
-        assert!(!keep_out());
-        pair.arrived(id, pid);
-        assert!(!keep_out());
-        pair.arrived(id, pid);
-        pair.arrived(id, pid);
-        let empty = |state: Option<&Gate>| matches!(state, Some(Gate::Seen { on_their_way, marked: false }) if on_their_way.capacity() == 0);
-        assert!(empty(pair.lock().get(&id)));
-        pair.forget_past();
-        assert!(pair.lock().is_empty());
-        assert_eq!([0; 2].map(|_| keep_out()), [false, true]);
-        // From now on something may be on its way that has met the mark.
-        assert!(pair.send(file.as_fd(), id, pid));
-        pair.arrived(id, pid);
-        assert!(!keep_out());
-        pair.arrived(id, pid);
-        assert!(!keep_out());
-        // The kernel knows of the mark where nobody else does any more.
-        pair.lock().clear();
-        assert_eq!([0; 2].map(|_| keep_out()), [false, false]);
-    }
-
-    #[test]
-    fn what_an_older_host_has_sent_on_is_decided_where_it_arrives_also_by_one_that_sends_nothing_on()
-     {
-        let journal = Journal::new(100).unwrap();
-        let Some(own) = pair(0, journal) else {
-            return;
-        };
-        let [triage, questions] =
-            [&own.triage, &own.questions].map(|group| group.as_fd().try_clone_to_owned().unwrap());
-        let taken = Pair::from_fds(1, journal, triage, questions, false, false);
-        let in_triage = |pair: &Pair| {
-            [true, false].map(|split| {
-                pair.set_split(split);
-                pair.is_decided_in_triage()
-            })
-        };
-        assert_eq!(in_triage(&own), [false, true]);
-        assert_eq!(in_triage(&taken), [false, false]);
-    }
-}
+mod tests;

@@ -79,6 +79,7 @@ impl Services {
             };
             if let Some(remote) = desk.remote.as_ref().filter(|_| !has_scanner) {
                 remote.ask_elsewhere(&desk.local);
+                remote.share_deadly(&desk.local);
             }
             let port = port.clone();
             Ok(Row {

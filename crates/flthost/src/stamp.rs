@@ -82,6 +82,11 @@ impl Stamp {
         FileType::from_raw_mode(self.mode.into()).is_file()
     }
 
+    /// Whether root alone can write to it.
+    pub(crate) const fn is_of_root(&self) -> bool {
+        self.owner == 0 && self.mode & OTHERS_WRITE == 0
+    }
+
     /// Takes it as the kernel has it, without asking a server or a daemon: whoever answers operations must not wait for a
     /// filesystem. Nothing if there is no telling.
     ///
@@ -92,6 +97,9 @@ impl Stamp {
         Look::at(file).map(|look| look.stamp)
     }
 }
+
+/// Permission of the group or of others to write. With an access control list the group's bits are the list's mask.
+const OTHERS_WRITE: u16 = 0o022;
 
 #[cfg(test)]
 mod tests {

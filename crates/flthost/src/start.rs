@@ -184,7 +184,11 @@ impl Held {
         }
         let mut pair = Pair::new(self.pairs.len(), self.journal)?;
         (pair.slow, pair.spare) = (slow, spare);
-        pair.set_remote(slow);
+        if spare {
+            pair.set_unknown(slow);
+        } else {
+            pair.set_remote(slow);
+        }
         let pair = Arc::new(pair);
         self.pairs.push(Arc::clone(&pair));
         Ok(pair)

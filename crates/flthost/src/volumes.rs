@@ -132,6 +132,15 @@ impl Volumes {
         thread.map(drop).map_err(text)
     }
 
+    /// Takes back the marks of an older host, which guarded what is mounted where this one does not; how many pairs had some.
+    pub(crate) fn give_up_inherited(&self) -> usize {
+        let inherited = std::mem::take(&mut self.lock().inherited);
+        for place in inherited.values() {
+            self.release(*place);
+        }
+        inherited.len()
+    }
+
     /// Tells listeners what is guarded and what is not, and from now on what changes.
     pub(crate) fn announce(&self) {
         let mut state = self.lock();
@@ -241,6 +250,10 @@ impl Volumes {
         let marked = matches!(volume.guard, Guard::Own { .. });
         if !marked {
             if let Some(reason) = self.scope.reason_against(&mount) {
+                // An older host may have guarded it.
+                if let Some(place) = state.inherited.remove(&mount.id) {
+                    self.release(place);
+                }
                 let again = false;
                 return self.settle(state, at, Guard::Refused { reason, again });
             }

@@ -184,9 +184,14 @@ fn guard(start: &Start<'_>, parts: &Parts, threads: ReaderThreads) -> Result<(),
         roots: Arc::clone(&parts.notices.roots),
     };
     let volumes = Arc::new(Volumes::new(held, config, helpers));
-    if config.mounts
-        && let Err(error) = volumes.start()
-    {
+    if !config.mounts {
+        let count = volumes.give_up_inherited();
+        if count > 0 {
+            say(format_args!(
+                "{count} filesystems that the host before this one guarded are NOT guarded any more: --no-mounts"
+            ));
+        }
+    } else if let Err(error) = volumes.start() {
         if fresh {
             return Err(format!("{error} (--no-mounts guards without that)"));
         }

@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
@@ -47,7 +48,9 @@ fn kill_a_service(host: &Host, place: &Place, file: &str) -> Child {
 
 fn start(place: &Place, arguments: &[&str]) -> Host {
     for name in ["good", "bad", "kill"] {
-        place.file(name);
+        // Anybody's.
+        let mode = Permissions::from_mode(0o666);
+        std::fs::set_permissions(place.file(name), mode).unwrap();
     }
     Host::start(place, arguments)
 }
@@ -112,6 +115,26 @@ fn a_file_that_has_killed_a_service_waits_in_vain_until_none_is_there() {
     opens_it().unwrap();
     assert_eq!(events.decision("kill")["cause"], "service");
     assert_eq!(events.decision("kill")["cause"], "no_service");
+}
+
+#[test]
+fn a_file_of_root_that_was_beside_a_deadly_one_locks_nobody_out() {
+    let Some(place) = Place::new() else { return };
+    let host = start(&place, &["--deadline-ms", "500"]);
+    let library = place.file("library");
+    let (service, asked) = keeper(&host, "scan");
+    let openers = ["library", "kill"].map(|name| start_opener(&place.root.join(name)));
+    let questions = [0; 2].map(|_| asked.recv_timeout(SOON).unwrap());
+    service.client.close();
+    drop((questions, service));
+    // Which of the two it died of nobody knows.
+    for opener in openers {
+        outcome(opener).unwrap_err();
+    }
+    let events = host.listen();
+    try_open(&library).0.unwrap();
+    assert_eq!(events.decision("library")["cause"], "no_service");
+    assert!(!opens(&place.root.join("kill")));
 }
 
 #[test]

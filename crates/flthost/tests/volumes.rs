@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::daemon::{mount_answering, mount_hung};
 use common::host::{
@@ -386,17 +387,54 @@ fn a_daemons_filesystem_is_guarded_where_it_is_wished_for() {
     told(&events, "vanished", &point);
 }
 
+#[test]
+fn what_the_next_host_is_not_to_guard_is_given_up() {
+    let Some(place) = Place::lasting(60) else {
+        return;
+    };
+    let (point, remote) = (place.dir("point"), place.dir("remote"));
+    mount(&point);
+    if mount_answering(&remote).is_none() {
+        return println!("skipped: no FUSE");
+    }
+    let bad = [bad(&point), remote.join("bad")];
+    let guarded = || bad.each_ref().map(|file| !opens(file));
+    let mut old = guard(&place, &place.root, &["--remote"]);
+    let service = old.serve(|_, question| judge(question));
+    until("both are guarded", || guarded() == [true, true]);
+    drop(service);
+    for (arguments, is_guarded) in [
+        (&[][..], [true, false]),
+        (&["--no-mounts"][..], [false, false]),
+    ] {
+        let before = old.worker();
+        let arguments = [&["--take-over"], arguments].concat();
+        let mut command = guarding(&old.ports, &place.root, &arguments);
+        let new = Host::spawn(&mut command, old.ports.clone());
+        assert_eq!(old.ended().code(), Some(4), "{}", old.said());
+        until("the new one answers", || {
+            new.connect_to("control").is_some() && new.worker() != before
+        });
+        let _service = new.serve(|_, question| judge(question));
+        until("it has looked", || guarded() == is_guarded);
+        old = new;
+    }
+    assert_eq!(old.status()["volumes"], Value::Array(Vec::new()));
+    drop(old);
+    unmount(&remote);
+    unmount(&point);
+}
+
 fn guard(place: &Place, path: &Path, arguments: &[&str]) -> Host {
     let ports = place.outside("ports");
-    let mut command = command(&ports);
-    command.args([
-        "--no-scanner",
-        "--policy",
-        "no_service=allow",
-        "--guard",
-        text(path),
-    ]);
-    Host::run(command.args(arguments), ports)
+    Host::run(&mut guarding(&ports, path, arguments), ports)
+}
+
+fn guarding(ports: &Path, path: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(ports);
+    command.args(["--no-scanner", "--policy", "no_service=allow", "--guard"]);
+    command.arg(path).args(arguments);
+    command
 }
 
 fn mount(point: &Path) {

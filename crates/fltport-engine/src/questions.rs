@@ -280,19 +280,20 @@ impl<B: Body, S> Questions<B, S> {
         }
     }
 
-    /// Ends everything: senders first, then gets.
+    /// Ends everything: senders first, then gets. Those whose messages were delivered come before the others, who may want
+    /// to know what the client died of.
     pub fn disconnect(&mut self, out: &mut Queue<B, S>) {
-        for (_, waiting) in core::mem::take(&mut self.waiting) {
-            let outcome = Outcome::Disconnected { delivered: false };
-            out.push_back(Output::Finished {
-                sender: waiting.sender,
-                outcome,
-            });
-        }
         for (_, waiter) in core::mem::take(&mut self.outstanding) {
             let outcome = Outcome::Disconnected { delivered: true };
             out.push_back(Output::Finished {
                 sender: waiter.sender,
+                outcome,
+            });
+        }
+        for (_, waiting) in core::mem::take(&mut self.waiting) {
+            let outcome = Outcome::Disconnected { delivered: false };
+            out.push_back(Output::Finished {
+                sender: waiting.sender,
                 outcome,
             });
         }

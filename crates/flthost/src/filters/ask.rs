@@ -96,6 +96,11 @@ impl Ask {
         self.shared.elsewhere.set(other.clone()).ok();
     }
 
+    /// A file that a service dies of is a suspect at the other, too: they are asked in turn. Before anything is.
+    pub(crate) fn share_deadly(&self, other: &Self) {
+        self.shared.lock().share_deadly(&other.shared.lock());
+    }
+
     /// The callbacks for the port that services connect to. Services may ask for mutes if they are given some to add to.
     #[must_use]
     pub fn handler(&self, mutes: Option<Arc<Mutes>>) -> AskHandler {
@@ -368,15 +373,15 @@ impl Shared {
             self.judge.answered();
         }
         let situation = state.situation(asked);
-        let ended = state.take(token);
+        let outcome = if poisoned {
+            let reason = "the service died of this file twice";
+            Some(Outcome::Policy(Cause::Poison, reason.to_owned()))
+        } else {
+            state.question(token).map(|q| q.outcome(result, situation))
+        };
+        let ended = outcome.and_then(|outcome| Some((state.end(token, &outcome)?, outcome)));
         drop(state);
-        if let Some((question, followers)) = ended {
-            let outcome = if poisoned {
-                let reason = "the service died of this file twice";
-                Outcome::Policy(Cause::Poison, reason.to_owned())
-            } else {
-                question.outcome(result, situation)
-            };
+        if let Some(((question, followers), outcome)) = ended {
             self.conclude(question, followers, outcome);
         }
         self.pump();
@@ -398,13 +403,11 @@ impl Shared {
     /// Ends a question that no service has.
     fn give_up(self: &Arc<Self>, token: u64) {
         let mut state = self.lock();
-        let Some((question, followers)) = state.take_unasked(token) else {
-            return;
-        };
-        let situation = state.situation(question.facts.asked);
+        let ended = state.end_unasked(token);
         drop(state);
-        let outcome = question.without_service(situation);
-        self.conclude(question, followers, outcome);
+        if let Some((question, followers, outcome)) = ended {
+            self.conclude(question, followers, outcome);
+        }
     }
 
     /// Ends a question, and those that waited for its answer as far as it is theirs; the others are asked.
@@ -426,6 +429,7 @@ impl Shared {
             }
             Outcome::Policy(Cause::Poison, _) => (true, true),
             Outcome::Policy(Cause::Unscannable, _) => (true, false),
+            // It has none: see `Outcome::is_shared`.
             Outcome::Policy(..) | Outcome::Withdrawn => (false, false),
         };
         let by_asker = matches!(
@@ -438,8 +442,7 @@ impl Shared {
             }
         );
         // Whoever waits for the answer to another, and gets none, is as suspect as that.
-        let suspect =
-            question.suspect && matches!(outcome, Outcome::Policy(..) | Outcome::Withdrawn);
+        let suspect = question.suspect && matches!(outcome, Outcome::Policy(..));
         for (group, shares) in [(early, shares_early), (late, shares_late)] {
             for mut follower in group {
                 follower.suspect |= suspect;

@@ -15,7 +15,7 @@ use crate::fanotify::Operation as Kind;
 use crate::judge::Judge;
 use crate::operation::Operation;
 use crate::policy::Cause;
-use crate::stamp::FileId;
+use crate::stamp::{FileId, Stamp};
 
 /// A question that is not answered.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(super) struct Facts {
     pub(super) id: u64,
     pub(super) kind: Kind,
     pub(super) key: Option<Key>,
+    /// Nobody but root could have made the file what it is.
+    pub(super) of_root: bool,
     pid: u32,
     size: u64,
     path: file::PathValidity,
@@ -99,6 +101,7 @@ impl Facts {
             id: operation.id,
             kind: operation.kind,
             key: stamp.map(|stamp| (stamp.id, operation.kind)),
+            of_root: !operation.is_remote() && stamp.is_some_and(Stamp::is_of_root),
             pid: operation
                 .pid
                 .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
@@ -144,10 +147,25 @@ const fn worth(validity: Validity) -> file::PathValidity {
     }
 }
 
+impl Outcome {
+    /// Whether it may be that of others who wait for the same file's, or says how they are to be asked.
+    pub(super) const fn is_shared(&self) -> bool {
+        match self {
+            Self::Allowed { .. } | Self::Denied { .. } => true,
+            Self::Policy(cause, _) => matches!(cause, Cause::Poison | Cause::Unscannable),
+            Self::Withdrawn => false,
+        }
+    }
+}
+
 impl Question {
     pub(super) fn new(subject: Subject, turns: u32) -> Option<Self> {
         let facts = subject.look(|operation| Facts::of(operation, turns))?;
-        Some(Self {
+        Some(Self::with(subject, facts))
+    }
+
+    const fn with(subject: Subject, facts: Facts) -> Self {
+        Self {
             subject,
             facts,
             place: Place::Waiting,
@@ -157,7 +175,28 @@ impl Question {
             withdrawn: false,
             leads: false,
             pending: None,
-        })
+        }
+    }
+
+    /// About the open of a file of this inode, for nobody.
+    #[cfg(test)]
+    pub(super) fn about(inode: u64, of_root: bool) -> Self {
+        let file = rustix::fs::memfd_create(c"asked", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let id = FileId { device: 1, inode };
+        let asked = Instant::now();
+        let facts = Facts {
+            file: Arc::new(file),
+            asked,
+            deadline: asked + Duration::from_secs(60),
+            id: 0,
+            kind: Kind::Open,
+            key: Some((id, Kind::Open)),
+            of_root,
+            pid: 0,
+            size: 0,
+            path: file::PathValidity::Plain,
+        };
+        Self::with(Subject::of_nothing(), facts)
     }
 
     /// How it ends when no service has it.

@@ -1,14 +1,15 @@
-//! Which questions there are, where each is, and which service gets which: no system call, no lock, no clock of its own.
+//! Which questions there are, where each is, and which service gets which: no system call, no clock of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fltport::protocol::TypedPort;
 use fltport::protocol::file::FileProtocol;
 use fltport::{ClientPort, Pending};
 
-use super::question::{Key, Place, Question};
+use super::question::{Key, Outcome, Place, Question};
 use crate::stamp::FileId;
 
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ pub(super) struct State {
     waiting: VecDeque<u64>,
     /// Questions to be tried alone.
     suspects: VecDeque<u64>,
-    deadly: Deadly,
+    deadly: Arc<Mutex<Deadly>>,
     /// When the keeper of deadlines looks again: nothing if only when it is told to.
     pub(super) looks_at: Option<Instant>,
     /// When each question's time is over.
@@ -53,9 +54,9 @@ pub(super) struct Service {
 struct Flight {
     leader: u64,
     /// Those who came before a service had the question: its answer is theirs.
-    early: Vec<u64>,
+    early: VecDeque<u64>,
     /// Those who came later: the file may have changed since it was read.
-    late: Vec<u64>,
+    late: VecDeque<u64>,
 }
 
 /// Everybody who waited for the answer to a question that has ended.
@@ -143,6 +144,9 @@ static NEXT_SERVICE: AtomicU64 = AtomicU64::new(1);
 const DEATHS: usize = 4;
 const KILLED: Duration = Duration::from_secs(60);
 
+/// A queue below this length is not looked through for what has ended.
+const QUEUE_MIN: usize = 64;
+
 impl State {
     pub(super) fn add_service(&mut self, port: ClientPort) -> u64 {
         let number = NEXT_SERVICE.fetch_add(1, Ordering::Relaxed);
@@ -159,8 +163,7 @@ impl State {
         let token = self.next_question;
         self.next_question += 1;
         self.times.insert((question.facts.deadline, token));
-        let file = question.facts.key.map(|(file, _)| file);
-        question.suspect |= file.is_some_and(|file| self.deadly.contains(file));
+        question.suspect |= self.is_deadly(&question);
         let mut key = question.facts.key.filter(|_| joins);
         let leads = |flight: &Flight| self.questions.get(&flight.leader);
         let leader = key.and_then(|key| self.flights.get(&key)).and_then(leads);
@@ -174,9 +177,9 @@ impl State {
             let is_early = leader.is_some_and(|leader| leader.place == Place::Waiting);
             question.place = Place::Joined;
             if is_early {
-                flight.early.push(token);
+                flight.early.push_back(token);
             } else {
-                flight.late.push(token);
+                flight.late.push_back(token);
             }
         } else {
             if let Some(key) = key {
@@ -188,18 +191,74 @@ impl State {
             }
             question.leads = key.is_some();
             question.place = Place::Waiting;
-            if question.suspect {
-                self.suspects.push_back(token);
-            } else {
-                self.waiting.push_back(token);
-            }
+            self.queue(question.suspect).push_back(token);
         }
         self.questions.insert(token, question);
         token
     }
 
+    /// Where questions wait for a service.
+    const fn queue(&mut self, suspect: bool) -> &mut VecDeque<u64> {
+        if suspect {
+            &mut self.suspects
+        } else {
+            &mut self.waiting
+        }
+    }
+
+    /// Whether a service has died with the file of this question.
+    fn is_deadly(&self, question: &Question) -> bool {
+        let file = question.facts.key.map(|(file, _)| file);
+        file.is_some_and(|file| self.deadly().contains(file))
+    }
+
+    fn deadly(&self) -> MutexGuard<'_, Deadly> {
+        self.deadly.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, what a service of the other has died with is known here, too, and the other way round.
+    pub(super) fn share_deadly(&mut self, other: &Self) {
+        self.deadly = Arc::clone(&other.deadly);
+    }
+
     pub(super) fn question(&mut self, token: u64) -> Option<&mut Question> {
         self.questions.get_mut(&token)
+    }
+
+    /// Takes a question out, because it ends like this, with those whom that concerns of those that wait for its answer.
+    /// Where it concerns none of them, the next one waits for an answer in its place: a crowd costs no more than its parts.
+    pub(super) fn end(&mut self, token: u64, outcome: &Outcome) -> Option<(Question, Followers)> {
+        if outcome.is_shared() {
+            return self.take(token);
+        }
+        let question = self.remove(token)?;
+        let flight = question.facts.key.filter(|_| question.leads);
+        if let Some(key) = flight {
+            self.pass_on(key, question.suspect);
+        }
+        Some((question, Followers::default()))
+    }
+
+    /// Whoever waited for the answer of a suspect is one.
+    fn pass_on(&mut self, key: Key, suspect: bool) {
+        let Some(mut flight) = self.flights.remove(&key) else {
+            return;
+        };
+        // No service has the question now, so all of them come before that.
+        flight.early.append(&mut flight.late);
+        while let Some(token) = flight.early.pop_front() {
+            // Some have ended meanwhile.
+            if let Some(next) = self.questions.get_mut(&token) {
+                next.suspect |= suspect;
+                next.leads = true;
+                next.place = Place::Waiting;
+                let suspect = next.suspect;
+                self.queue(suspect).push_back(token);
+                flight.leader = token;
+                self.flights.insert(key, flight);
+                return;
+            }
+        }
     }
 
     /// Takes a question out, because it ends, with those that wait for its answer.
@@ -208,7 +267,7 @@ impl State {
         let mut followers = Followers::default();
         let flight = question.facts.key.filter(|_| question.leads);
         if let Some(flight) = flight.and_then(|key| self.flights.remove(&key)) {
-            let mut all = |tokens: Vec<u64>| -> Vec<Question> {
+            let mut all = |tokens: VecDeque<u64>| -> Vec<Question> {
                 tokens
                     .into_iter()
                     .filter_map(|token| self.remove(token))
@@ -228,7 +287,21 @@ impl State {
         if let Place::With(service) = question.place {
             self.leave(service, question.suspect);
         }
+        // While no service is there, nobody takes them out.
+        let room = 2 * self.questions.len() + QUEUE_MIN;
+        for suspect in [true, false] {
+            if self.queue(suspect).len() > room {
+                let mut queue = std::mem::take(self.queue(suspect));
+                queue.retain(|token| self.is_waiting(*token));
+                *self.queue(suspect) = queue;
+            }
+        }
         Some(question)
+    }
+
+    fn is_waiting(&self, token: u64) -> bool {
+        let question = self.questions.get(&token);
+        question.is_some_and(|question| question.place == Place::Waiting)
     }
 
     /// A service has a question no more.
@@ -251,13 +324,13 @@ impl State {
             .services
             .iter()
             .min_by_key(|(_, service)| service.in_flight)?;
-        let suspect = self.next_of(|state| &mut state.suspects);
+        let suspect = self.next_of(true);
         let token = match suspect {
             Some(token) => {
                 self.trial = true;
                 token
             }
-            None => self.next_of(|state| &mut state.waiting)?,
+            None => self.next_of(false)?,
         };
         self.in_flight += 1;
         self.questions.get_mut(&token)?.place = Place::With(service);
@@ -271,11 +344,10 @@ impl State {
     }
 
     /// The next of a queue that has not ended.
-    fn next_of(&mut self, queue: impl Fn(&mut Self) -> &mut VecDeque<u64>) -> Option<u64> {
+    fn next_of(&mut self, suspect: bool) -> Option<u64> {
         loop {
-            let token = queue(self).pop_front()?;
-            let question = self.questions.get(&token);
-            if question.is_some_and(|question| question.place == Place::Waiting) {
+            let token = self.queue(suspect).pop_front()?;
+            if self.is_waiting(token) {
                 return Some(token);
             }
         }
@@ -287,8 +359,8 @@ impl State {
         if self.expected || !self.services.is_empty() {
             return None;
         }
-        match self.next_of(|state| &mut state.waiting) {
-            None if self.stopped => self.next_of(|state| &mut state.suspects),
+        match self.next_of(false) {
+            None if self.stopped => self.next_of(true),
             waiting => waiting,
         }
     }
@@ -300,12 +372,14 @@ impl State {
             .get(&token)
             .is_some_and(|question| question.suspect);
         self.leave(service, was);
+        let question = self.questions.get(&token);
+        let suspect = delivered || question.is_some_and(|question| self.is_deadly(question));
         let Some(question) = self.questions.get_mut(&token) else {
             return;
         };
         question.place = Place::Waiting;
         question.pending = None;
-        question.suspect |= delivered;
+        question.suspect |= suspect;
         if question.suspect {
             self.suspects.push_back(token);
         } else {
@@ -313,11 +387,13 @@ impl State {
         }
     }
 
-    /// A service has died that had this question.
+    /// A service has died that had this question. If it had others too, a file that is root's alone is taken for innocent:
+    /// without such files (a library, say) no service may be able to come back.
     pub(super) fn accuse(&mut self, token: u64) {
         let question = self.questions.get(&token);
-        if let Some((file, _)) = question.and_then(|question| question.facts.key) {
-            self.deadly.add(file);
+        let accused = question.filter(|question| question.suspect || !question.facts.of_root);
+        if let Some((file, _)) = accused.and_then(|question| question.facts.key) {
+            self.deadly().add(file);
         }
     }
 
@@ -325,7 +401,7 @@ impl State {
     pub(super) fn acquit(&mut self, token: u64) {
         let question = self.questions.get(&token);
         if let Some((file, _)) = question.and_then(|question| question.facts.key) {
-            self.deadly.remove(file);
+            self.deadly().remove(file);
         }
     }
 
@@ -368,7 +444,10 @@ impl State {
         let flight = question.facts.key.filter(|_| question.leads);
         let flight = flight.and_then(|key| self.flights.get(&key));
         // Those who wait for its answer have the time that they would have had alone.
-        let followers = flight.map(|flight| [&flight.early[..], &flight.late[..]].concat());
+        let followers = flight.map(|flight| {
+            let all = flight.early.iter().chain(&flight.late);
+            all.copied().collect::<Vec<_>>()
+        });
         for token in followers.into_iter().flatten().chain([token]) {
             // Whoever had more time with an earlier question, which was not answered for him, has had it.
             if let Some(question) = self.questions.get_mut(&token).filter(|q| !q.extended) {
@@ -386,16 +465,12 @@ impl State {
 
     /// Whether files wait to be tried alone.
     fn has_suspects(&self) -> bool {
-        let waits = |token| {
-            let question: Option<&Question> = self.questions.get(token);
-            question.is_some_and(|question| question.place == Place::Waiting)
-        };
-        self.suspects.iter().any(waits)
+        self.suspects.iter().any(|token| self.is_waiting(*token))
     }
 
-    /// Takes out a question that ends without a service, and those that wait for its answer. Whoever waits for the
-    /// answer to another is as suspect as that.
-    pub(super) fn take_unasked(&mut self, token: u64) -> Option<(Question, Followers)> {
+    /// How a question ends that no service has, and takes it out as [`Self::end`] does. Whoever waits for the answer to
+    /// another is as suspect as that.
+    pub(super) fn end_unasked(&mut self, token: u64) -> Option<(Question, Followers, Outcome)> {
         let question = self.questions.get(&token)?;
         let key = question
             .facts
@@ -406,9 +481,13 @@ impl State {
             .map(|flight| flight.leader);
         let leader = leader.and_then(|leader| self.questions.get(&leader));
         let suspect = leader.is_some_and(|leader| leader.suspect);
-        let (mut question, followers) = self.take(token)?;
+        let question = self.questions.get_mut(&token)?;
         question.suspect |= suspect;
-        Some((question, followers))
+        let asked = question.facts.asked;
+        let situation = self.situation(asked);
+        let outcome = self.questions.get(&token)?.without_service(situation);
+        let (question, followers) = self.end(token, &outcome)?;
+        Some((question, followers, outcome))
     }
 
     /// Services connected, questions with them, questions that wait.
@@ -441,3 +520,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

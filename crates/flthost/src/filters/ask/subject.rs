@@ -65,6 +65,28 @@ enum Decided {
 }
 
 impl Subject {
+    /// Whatever becomes of it decides nothing.
+    #[cfg(test)]
+    pub(super) fn of_nothing() -> Self {
+        let policies = crate::policy::Policies::lenient();
+        let judge = Judge::new("test".to_owned(), policies, crate::judge::Surge::Never);
+        let count = Count {
+            pended: None,
+            missing: 1,
+            of_content_only: true,
+            allowed: 0,
+            granted: Duration::ZERO,
+            by_policy: None,
+            questions: Vec::new(),
+        };
+        let ballot = Arc::new(Ballot {
+            agree: Agree::All,
+            judge: Arc::new(judge),
+            count: Mutex::new(count),
+        });
+        Self::Voice(ballot.voice())
+    }
+
     /// The ballot, if it is one's voice.
     pub(super) const fn ballot(&self) -> Option<&Arc<Ballot>> {
         match self {
