@@ -359,6 +359,13 @@ impl Pair {
         self.is_known.store(false, Ordering::Release);
     }
 
+    /// It guards nothing any more. What comes by it, or waits for triage, is decided there: the other group may not see it.
+    pub(crate) fn give_up(&self) {
+        if !self.is_known.swap(false, Ordering::AcqRel) {
+            self.was_remote.store(true, Ordering::Release);
+        }
+    }
+
     fn file_marks(&self) -> FileMarks {
         match self.is_known.load(Ordering::Acquire) {
             false => FileMarks::Unknown,

@@ -180,9 +180,13 @@ impl Journal {
         self.header(SPARE + pair.min(OWNED)).load(Ordering::Acquire) != UNUSED
     }
 
-    /// Takes one of these pairs for a mount, if one is free.
+    /// Takes one of these pairs for a mount, if one is free: not one whose reader is inside a filesystem that it guarded
+    /// before, which may hang.
     pub(crate) fn take_spare(&self, mut pairs: Range<usize>, mount: u64) -> Option<usize> {
         pairs.find(|pair| {
+            if (2 * pair..2 * pair + 2).any(|group| self.is_inside(group)) {
+                return false;
+            }
             let word = self.header(SPARE + (*pair).min(OWNED));
             let take = |free| {
                 let taken = mount.saturating_add(TAKEN);
@@ -375,6 +379,14 @@ mod tests {
         journal.give_spare(3, 73);
         assert_eq!(journal.mount_of_spare(3), Some(73));
         assert!(!journal.is_taken(2));
+        // What guarded a filesystem that hangs guards no other: nobody would read it.
+        for group in [6, 7] {
+            journal.free_spare(3);
+            journal.inside(group, true);
+            assert_eq!(journal.take_spare(3..5, 74), None);
+            journal.inside(group, false);
+            assert_eq!(journal.take_spare(3..5, 74), Some(3));
+        }
     }
 
     #[test]

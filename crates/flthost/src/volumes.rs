@@ -250,7 +250,7 @@ impl Volumes {
         let marked = matches!(volume.guard, Guard::Own { .. });
         if !marked {
             if let Some(reason) = self.scope.reason_against(&mount) {
-                // An older host may have guarded it.
+                // An older host or worker may have guarded it.
                 if let Some(place) = state.inherited.remove(&mount.id) {
                     self.release(place);
                 }
@@ -258,6 +258,9 @@ impl Volumes {
                 return self.settle(state, at, Guard::Refused { reason, again });
             }
             if self.is_covered(state, &mount) {
+                if let Some(place) = state.inherited.remove(&mount.id) {
+                    self.release(place);
+                }
                 return self.settle(state, at, Guard::Shared);
             }
         }
@@ -340,25 +343,35 @@ impl Volumes {
         if let Some(pair) = self.pairs.get(place) {
             pair.set_remote(!mount.is_local());
         }
-        let marked = match (self.helpers.start_readers)(place) {
+        let readers = (self.helpers.start_readers)(place);
+        let is_read = readers.is_ok();
+        let marked = match readers {
             Ok(()) => self.mark(mount, plan),
             Err(reason) => {
                 let again = true;
                 Err(Failure::Refused { reason, again })
             }
         };
-        match (marked, link) {
-            // Its marks are there; all that failed is to set them again.
-            (Ok(()), _) | (Err(_), Link::Marked) | (Err(Failure::Unreached), Link::Inherited) => {
-                Guard::Own { place, whole }
-            }
-            (Err(failure), _) => {
-                self.release(place);
-                match failure {
-                    Failure::Unreached => Guard::Unreached,
-                    Failure::Refused { reason, again } => Guard::Refused { reason, again },
-                }
-            }
+        let Err(failure) = marked else {
+            return Guard::Own { place, whole };
+        };
+        let passes = matches!(
+            failure,
+            Failure::Unreached | Failure::Refused { again: true, .. }
+        );
+        // Where its marks are there, all that failed is to set them again.
+        let stays = match link {
+            Link::Marked => true,
+            Link::Inherited => is_read && passes,
+            Link::Spare => false,
+        };
+        if stays {
+            return Guard::Own { place, whole };
+        }
+        self.release(place);
+        match failure {
+            Failure::Unreached => Guard::Unreached,
+            Failure::Refused { reason, again } => Guard::Refused { reason, again },
         }
     }
 
@@ -424,7 +437,8 @@ impl Volumes {
     /// A pair guards nothing any more. It goes on being read: what has come by it is still answered.
     fn release(&self, place: usize) {
         if let Some(pair) = self.pairs.get(place) {
-            // Triage first: without it, operations wait longer and are decided all the same.
+            pair.give_up();
+            // Triage first: what has not come there is not sent on to where it would not be seen.
             for group in [&pair.triage, &pair.questions] {
                 if let Err(error) = group.unmark_all() {
                     say(format_args!("marks of a vanished filesystem stay: {error}"));

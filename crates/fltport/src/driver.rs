@@ -422,12 +422,13 @@ impl Core {
         let woken = inner.announce();
         drop(inner);
         woken.wake();
-        for output in later {
-            self.tell(output);
-        }
+        // First: their messages have come to the client, which is not so of all that the engine knows of.
         for (call, outcome) in finished {
             let sender = Sender::Calls(call);
             self.tell(Output::Finished { sender, outcome });
+        }
+        for output in later {
+            self.tell(output);
         }
     }
 

@@ -289,3 +289,31 @@ fn a_message_whose_connection_the_filter_has_closed_is_abandoned() {
         drop(asked);
     });
 }
+
+#[test]
+fn whose_message_the_client_has_hears_of_its_end_before_those_whose_it_has_not() {
+    let _watchdog = watchdog("whose_message_the_client_has_hears_of_its_end");
+    both_ways_owned(|ends| {
+        let (told, ended) = std::sync::mpsc::channel();
+        let ask = || {
+            let told = told.clone();
+            ends.filter
+                .ask_then(b"x", 4, Timeout::Never, move |result| {
+                    told.send(result.map(drop)).unwrap();
+                })
+        };
+        let _first = ask();
+        let message = ends.client.next_message().unwrap();
+        let _second = ask();
+        until("it waits", || ends.filter.info().waiting == 1);
+        ends.client.close();
+        for expected in [true, false] {
+            let end = ended.recv().unwrap();
+            assert!(
+                matches!(end, Err(SendError::Disconnected { delivered }) if delivered == expected),
+                "{end:?}"
+            );
+        }
+        drop(message);
+    });
+}

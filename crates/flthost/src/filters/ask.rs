@@ -207,7 +207,10 @@ impl PortHandler for AskHandler {
     }
 
     fn disconnect(&self, service: u64, _: &Peer) {
-        self.shared.lock().services.remove(&service);
+        let died = self.shared.lock().bury(service, Instant::now());
+        if died {
+            self.shared.judge.service_died();
+        }
         // The next one may have other rules, and this one may have died of what it called clean.
         self.shared.cache.forget();
         self.shared.pump();
@@ -318,7 +321,10 @@ impl Shared {
             service,
             port,
         } = errand;
-        let facts = self.lock().question(token).map(|q| q.facts.clone());
+        let facts = self.lock().question(token).map(|question| {
+            question.sent = Some(Instant::now());
+            question.facts.clone()
+        });
         let Some(facts) = facts else { return };
         // Its own deadline gives it up; the port's is for a service that may have asked for more time.
         let timeout = Timeout::after(facts.remaining() + self.more_time);
@@ -352,10 +358,13 @@ impl Shared {
         let withdrawn = question.withdrawn;
         let poisoned = match result {
             Err(AskError::Send(SendError::Disconnected { delivered })) => {
-                state.services.remove(&service);
+                let now = Instant::now();
+                let beside_given_up = state.bury(service, now);
                 if delivered {
-                    state.count_death(Instant::now());
-                    state.accuse(token);
+                    state.count_death(service, now);
+                    state.accuse(token, beside_given_up);
+                }
+                if delivered || beside_given_up {
                     self.judge.service_died();
                 }
                 if !(delivered && suspect || withdrawn) {
@@ -364,6 +373,12 @@ impl Shared {
                     return self.pump();
                 }
                 !withdrawn
+            }
+            Err(AskError::Send(
+                SendError::TimedOut { delivered: true } | SendError::Cancelled { delivered: true },
+            )) => {
+                state.leave_with(token, service);
+                false
             }
             _ => false,
         };

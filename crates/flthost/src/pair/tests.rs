@@ -133,6 +133,26 @@ fn after_a_remote_filesystem_a_pair_keeps_nothing_out_any_more() {
 }
 
 #[test]
+fn what_comes_by_a_pair_that_guards_nothing_any_more_is_decided_in_triage() {
+    let journal = Journal::new(100).unwrap();
+    let Some(pair) = pair(0, journal) else {
+        return;
+    };
+    let file = rustix::fs::memfd_create(c"given up", MemfdFlags::CLOEXEC).unwrap();
+    let id = Stamp::of(file.as_fd()).unwrap().id;
+    pair.give_up();
+    assert!(!pair.send(file.as_fd(), id, None));
+    assert!(pair.lock().is_empty());
+    pair.set_remote(false);
+    assert_eq!(pair.file_marks(), FileMarks::Kept);
+    // What an older one had was never known, and may have been remote.
+    pair.set_unknown(false);
+    pair.give_up();
+    pair.set_remote(false);
+    assert_eq!(pair.file_marks(), FileMarks::None);
+}
+
+#[test]
 fn what_a_spare_pair_guards_is_not_known_at_a_takeover() {
     let journal = Journal::new(100).unwrap();
     let Some(own) = pair(0, journal) else {

@@ -34,6 +34,8 @@ pub(super) struct Question {
     pub(super) withdrawn: bool,
     /// Others about the same file wait for this one.
     pub(super) leads: bool,
+    /// Since when a service has it.
+    pub(super) sent: Option<Instant>,
     /// How the send can be given up.
     pub(super) pending: Option<Pending>,
 }
@@ -174,6 +176,7 @@ impl Question {
             granted: Duration::ZERO,
             withdrawn: false,
             leads: false,
+            sent: None,
             pending: None,
         }
     }
@@ -250,14 +253,14 @@ impl Question {
                     Cause::Poison,
                     "a service died with this file, and the next did not answer",
                 ),
-                (false, false, Situation::Busy | Situation::Trial) => {
-                    policy(Cause::Overload, "the services were busy")
-                }
                 // It answers others: it is this file that takes so long.
-                (false, true, Situation::Busy) => policy(
+                (false, true, Situation::Busy) if self.had_time() => policy(
                     Cause::Unscannable,
                     "the service took too long for this file",
                 ),
+                (_, _, Situation::Busy) | (_, false, Situation::Trial) => {
+                    policy(Cause::Overload, "the services were busy")
+                }
                 _ => policy(Cause::Timeout, ""),
             },
             Err(AskError::Send(SendError::Refused(status))) => {
@@ -265,6 +268,18 @@ impl Question {
             }
             Err(error) => policy(Cause::Unscannable, &error.to_string()),
         }
+    }
+
+    /// What leads the others of its kind that wait for its answer, if it does.
+    pub(super) fn flight(&self) -> Option<(Key, bool)> {
+        let key = self.facts.key.filter(|_| self.leads);
+        key.map(|key| (key, self.suspect))
+    }
+
+    /// Whether the service had it long enough to say that the file is what takes so long: half of its time.
+    fn had_time(&self) -> bool {
+        let whole = self.facts.deadline.duration_since(self.facts.asked);
+        self.sent.is_some_and(|sent| sent.elapsed() >= whole / 2)
     }
 
     /// It is over: decides its operation, or its part of that.

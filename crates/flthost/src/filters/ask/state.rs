@@ -1,5 +1,7 @@
 //! Which questions there are, where each is, and which service gets which: no system call, no clock of its own.
 
+mod deadly;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +11,7 @@ use fltport::protocol::TypedPort;
 use fltport::protocol::file::FileProtocol;
 use fltport::{ClientPort, Pending};
 
+use self::deadly::{Deadly, Deaths};
 use super::question::{Key, Outcome, Place, Question};
 use crate::stamp::FileId;
 
@@ -27,7 +30,7 @@ pub(super) struct State {
     /// When each question's time is over.
     times: BTreeSet<(Instant, u64)>,
     /// Files that are being asked about, with everybody who waits for that.
-    flights: HashMap<Key, Flight>,
+    flights: HashMap<FlightKey, Flight>,
     /// A suspect is with a service now.
     trial: bool,
     /// Questions with services, the trial's included.
@@ -37,7 +40,7 @@ pub(super) struct State {
     /// When a service answered last: while some do, a question that none took fell to the load.
     pub(super) answered: Option<Instant>,
     /// When services died with files, lately: where that goes on, their absence is the files' doing.
-    deaths: VecDeque<Instant>,
+    deaths: Deaths,
     /// Some thread hands questions out.
     pub(super) pumping: bool,
     pub(super) stopped: bool,
@@ -47,7 +50,12 @@ pub(super) struct State {
 pub(super) struct Service {
     port: TypedPort<FileProtocol>,
     in_flight: usize,
+    /// Files that it was too slow with, and may still be busy with: it can die of one all the same.
+    given_up: VecDeque<FileId>,
 }
+
+/// Suspects wait for the answers to suspects, and others for those to others.
+type FlightKey = (Key, bool);
 
 /// Everybody who waits for the answer to one question.
 #[derive(Debug, Default)]
@@ -64,45 +72,6 @@ struct Flight {
 pub(super) struct Followers {
     pub(super) early: Vec<Question>,
     pub(super) late: Vec<Question>,
-}
-
-/// Files that were with a service when it died, and that none has answered about since: each question about one is a
-/// suspect from the beginning. Otherwise a deadly file could wait until nobody is there, and have the milder policy of that.
-#[derive(Debug, Default)]
-struct Deadly {
-    /// With the number of each, which rise.
-    numbers: HashMap<FileId, u64>,
-    files: BTreeMap<u64, FileId>,
-    next: u64,
-}
-
-/// More than can be with services at a time.
-const DEADLY: usize = 65_536;
-
-impl Deadly {
-    fn add(&mut self, file: FileId) {
-        if self.numbers.contains_key(&file) {
-            return;
-        }
-        if self.files.len() >= DEADLY
-            && let Some((_, oldest)) = self.files.pop_first()
-        {
-            self.numbers.remove(&oldest);
-        }
-        self.numbers.insert(file, self.next);
-        self.files.insert(self.next, file);
-        self.next += 1;
-    }
-
-    fn remove(&mut self, file: FileId) {
-        if let Some(number) = self.numbers.remove(&file) {
-            self.files.remove(&number);
-        }
-    }
-
-    fn contains(&self, file: FileId) -> bool {
-        self.numbers.contains_key(&file)
-    }
 }
 
 /// What is to be sent to a service.
@@ -140,9 +109,8 @@ pub(super) enum Situation {
 /// Services have numbers of their own among those of all ports: rules of theirs are known by them.
 static NEXT_SERVICE: AtomicU64 = AtomicU64::new(1);
 
-/// So many services that died with files, in so much time, make the absence of services the files' doing.
-const DEATHS: usize = 4;
-const KILLED: Duration = Duration::from_secs(60);
+/// So many files that one service was given and has not answered in time are remembered; it is hardly busy with more.
+const GIVEN_UP: usize = 256;
 
 /// A queue below this length is not looked through for what has ended.
 const QUEUE_MIN: usize = 64;
@@ -153,6 +121,7 @@ impl State {
         let service = Service {
             port: TypedPort::new(port),
             in_flight: 0,
+            given_up: VecDeque::new(),
         };
         self.services.insert(number, service);
         number
@@ -164,15 +133,9 @@ impl State {
         self.next_question += 1;
         self.times.insert((question.facts.deadline, token));
         question.suspect |= self.is_deadly(&question);
-        let mut key = question.facts.key.filter(|_| joins);
-        let leads = |flight: &Flight| self.questions.get(&flight.leader);
-        let leader = key.and_then(|key| self.flights.get(&key)).and_then(leads);
-        if question.suspect && leader.is_some_and(|leader| !leader.suspect) {
-            // It is tried alone, and the other one is not.
-            key = None;
-        }
-        let flight = key.and_then(|key| self.flights.get_mut(&key));
-        if let Some(flight) = flight {
+        let key = question.facts.key.filter(|_| joins);
+        let key = key.map(|key| (key, question.suspect));
+        if let Some(flight) = key.and_then(|key| self.flights.get_mut(&key)) {
             let leader = self.questions.get(&flight.leader);
             let is_early = leader.is_some_and(|leader| leader.place == Place::Waiting);
             question.place = Place::Joined;
@@ -232,15 +195,14 @@ impl State {
             return self.take(token);
         }
         let question = self.remove(token)?;
-        let flight = question.facts.key.filter(|_| question.leads);
-        if let Some(key) = flight {
-            self.pass_on(key, question.suspect);
+        if let Some(key) = question.flight() {
+            self.pass_on(key, question.place == Place::Waiting);
         }
         Some((question, Followers::default()))
     }
 
-    /// Whoever waited for the answer of a suspect is one.
-    fn pass_on(&mut self, key: Key, suspect: bool) {
+    /// `at_once`: the one before has had no turn, and theirs is the next one's.
+    fn pass_on(&mut self, key: FlightKey, at_once: bool) {
         let Some(mut flight) = self.flights.remove(&key) else {
             return;
         };
@@ -249,15 +211,65 @@ impl State {
         while let Some(token) = flight.early.pop_front() {
             // Some have ended meanwhile.
             if let Some(next) = self.questions.get_mut(&token) {
-                next.suspect |= suspect;
                 next.leads = true;
                 next.place = Place::Waiting;
-                let suspect = next.suspect;
-                self.queue(suspect).push_back(token);
                 flight.leader = token;
                 self.flights.insert(key, flight);
+                let suspect = self.look_again(token);
+                if at_once {
+                    self.queue(suspect).push_front(token);
+                } else {
+                    self.queue(suspect).push_back(token);
+                }
                 return;
             }
+        }
+    }
+
+    /// Whether a question is a suspect, or is one by now.
+    fn look_again(&mut self, token: u64) -> bool {
+        let is_deadly = self.questions.get(&token).is_some_and(|question| {
+            // Most files are not.
+            !question.suspect && self.is_deadly(question)
+        });
+        if is_deadly {
+            self.suspect(token);
+        }
+        let question = self.questions.get(&token);
+        question.is_some_and(|question| question.suspect)
+    }
+
+    /// A question is tried alone from now on, and whoever waits for its answer is as suspect.
+    fn suspect(&mut self, token: u64) {
+        let Some(question) = self.questions.get_mut(&token) else {
+            return;
+        };
+        let flight = question.flight().filter(|_| !question.suspect);
+        question.suspect = true;
+        let Some((key, mut flight)) =
+            flight.and_then(|key| Some((key.0, self.flights.remove(&key)?)))
+        else {
+            return;
+        };
+        for follower in flight.early.iter().chain(&flight.late) {
+            if let Some(follower) = self.questions.get_mut(follower) {
+                follower.suspect = true;
+            }
+        }
+        let Some(other) = self.flights.get_mut(&(key, true)) else {
+            self.flights.insert((key, true), flight);
+            return;
+        };
+        // Another is tried already: this one is by itself.
+        flight.early.append(&mut flight.late);
+        let leader = self.questions.get(&other.leader);
+        if leader.is_some_and(|leader| leader.place == Place::Waiting) {
+            other.early.append(&mut flight.early);
+        } else {
+            other.late.append(&mut flight.early);
+        }
+        if let Some(question) = self.questions.get_mut(&token) {
+            question.leads = false;
         }
     }
 
@@ -265,8 +277,7 @@ impl State {
     pub(super) fn take(&mut self, token: u64) -> Option<(Question, Followers)> {
         let question = self.remove(token)?;
         let mut followers = Followers::default();
-        let flight = question.facts.key.filter(|_| question.leads);
-        if let Some(flight) = flight.and_then(|key| self.flights.remove(&key)) {
+        if let Some(flight) = question.flight().and_then(|key| self.flights.remove(&key)) {
             let mut all = |tokens: VecDeque<u64>| -> Vec<Question> {
                 tokens
                     .into_iter()
@@ -317,23 +328,23 @@ impl State {
 
     /// The next question and the service that gets it: suspects first, and alone.
     pub(super) fn next_errand(&mut self) -> Option<Errand> {
-        if self.trial || (!self.suspects.is_empty() && self.in_flight > 0) {
+        if self.trial || (self.in_flight > 0 && self.has_suspects()) {
             return None;
         }
         let (&service, _) = self
             .services
             .iter()
             .min_by_key(|(_, service)| service.in_flight)?;
-        let suspect = self.next_of(true);
-        let token = match suspect {
-            Some(token) => {
-                self.trial = true;
-                token
-            }
-            None => self.next_of(false)?,
+        let token = match self.next_of(true).or_else(|| self.next_of(false)) {
+            Some(token) => token,
+            // Some of the others have turned out to be suspects.
+            None if self.in_flight == 0 => self.next_of(true)?,
+            None => return None,
         };
+        let question = self.questions.get_mut(&token)?;
+        question.place = Place::With(service);
+        self.trial = question.suspect;
         self.in_flight += 1;
-        self.questions.get_mut(&token)?.place = Place::With(service);
         let chosen = self.services.get_mut(&service)?;
         chosen.in_flight += 1;
         Some(Errand {
@@ -343,13 +354,17 @@ impl State {
         })
     }
 
-    /// The next of a queue that has not ended.
+    /// The next of a queue that has not ended. A service may have died of its file since it was put there.
     fn next_of(&mut self, suspect: bool) -> Option<u64> {
         loop {
             let token = self.queue(suspect).pop_front()?;
-            if self.is_waiting(token) {
+            if !self.is_waiting(token) {
+                continue;
+            }
+            if self.look_again(token) == suspect {
                 return Some(token);
             }
+            self.suspects.push_back(token);
         }
     }
 
@@ -372,28 +387,65 @@ impl State {
             .get(&token)
             .is_some_and(|question| question.suspect);
         self.leave(service, was);
-        let question = self.questions.get(&token);
-        let suspect = delivered || question.is_some_and(|question| self.is_deadly(question));
         let Some(question) = self.questions.get_mut(&token) else {
             return;
         };
         question.place = Place::Waiting;
         question.pending = None;
-        question.suspect |= suspect;
-        if question.suspect {
+        if delivered {
+            self.suspect(token);
+        }
+        if self.look_again(token) {
             self.suspects.push_back(token);
         } else {
             self.waiting.push_front(token);
         }
     }
 
+    /// A service is no more. True: it has died with files that it was given long ago, and those are accused.
+    pub(super) fn bury(&mut self, service: u64, now: Instant) -> bool {
+        let gone = self.services.remove(&service);
+        let given_up = gone.map(|gone| gone.given_up).unwrap_or_default();
+        if given_up.is_empty() {
+            return false;
+        }
+        let mut deadly = self.deadly();
+        given_up.into_iter().for_each(|file| deadly.add(file));
+        drop(deadly);
+        self.deaths.count(service, now);
+        true
+    }
+
+    /// A service has died that had a message.
+    pub(super) fn count_death(&mut self, service: u64, now: Instant) {
+        self.deaths.count(service, now);
+    }
+
     /// A service has died that had this question. If it had others too, a file that is root's alone is taken for innocent:
     /// without such files (a library, say) no service may be able to come back.
-    pub(super) fn accuse(&mut self, token: u64) {
-        let question = self.questions.get(&token);
-        let accused = question.filter(|question| question.suspect || !question.facts.of_root);
+    pub(super) fn accuse(&mut self, token: u64, beside_given_up: bool) {
+        let accused = self
+            .questions
+            .get(&token)
+            .filter(|question| !question.facts.of_root || (question.suspect && !beside_given_up));
         if let Some((file, _)) = accused.and_then(|question| question.facts.key) {
             self.deadly().add(file);
+        }
+    }
+
+    /// A service has this question, and was not in time: it may be busy with it still.
+    pub(super) fn leave_with(&mut self, token: u64, service: u64) {
+        let question = self.questions.get(&token);
+        let facts = question
+            .map(|question| &question.facts)
+            .filter(|f| !f.of_root);
+        let file = facts.and_then(|facts| facts.key).map(|(file, _)| file);
+        if let (Some(file), Some(service)) = (file, self.services.get_mut(&service)) {
+            service.given_up.retain(|other| *other != file);
+            if service.given_up.len() >= GIVEN_UP {
+                service.given_up.pop_front();
+            }
+            service.given_up.push_back(file);
         }
     }
 
@@ -402,14 +454,16 @@ impl State {
         let question = self.questions.get(&token);
         if let Some((file, _)) = question.and_then(|question| question.facts.key) {
             self.deadly().remove(file);
+            for service in self.services.values_mut() {
+                service.given_up.retain(|other| *other != file);
+            }
         }
     }
 
     /// Nobody needs the answer any more, unless others wait for it with this question: what is to be done about it.
     pub(super) fn withdraw(&mut self, token: u64) -> Option<Withdrawal> {
         let question = self.questions.get(&token)?;
-        let flight = question.facts.key.filter(|_| question.leads);
-        let flight = flight.and_then(|key| self.flights.get(&key));
+        let flight = question.flight().and_then(|key| self.flights.get(&key));
         // They have waited for it: asked again, they would wait twice.
         let waits = |token| self.questions.contains_key(token);
         if flight.is_some_and(|flight| flight.early.iter().chain(&flight.late).any(waits)) {
@@ -441,8 +495,7 @@ impl State {
         let (&token, question) = self.questions.iter_mut().find(|(_, question)| {
             question.facts.id == id && question.place == Place::With(service) && !question.extended
         })?;
-        let flight = question.facts.key.filter(|_| question.leads);
-        let flight = flight.and_then(|key| self.flights.get(&key));
+        let flight = question.flight().and_then(|key| self.flights.get(&key));
         // Those who wait for its answer have the time that they would have had alone.
         let followers = flight.map(|flight| {
             let all = flight.early.iter().chain(&flight.late);
@@ -468,21 +521,10 @@ impl State {
         self.suspects.iter().any(|token| self.is_waiting(*token))
     }
 
-    /// How a question ends that no service has, and takes it out as [`Self::end`] does. Whoever waits for the answer to
-    /// another is as suspect as that.
+    /// How a question ends that no service has, and takes it out as [`Self::end`] does.
     pub(super) fn end_unasked(&mut self, token: u64) -> Option<(Question, Followers, Outcome)> {
+        self.look_again(token);
         let question = self.questions.get(&token)?;
-        let key = question
-            .facts
-            .key
-            .filter(|_| question.place == Place::Joined);
-        let leader = key
-            .and_then(|key| self.flights.get(&key))
-            .map(|flight| flight.leader);
-        let leader = leader.and_then(|leader| self.questions.get(&leader));
-        let suspect = leader.is_some_and(|leader| leader.suspect);
-        let question = self.questions.get_mut(&token)?;
-        question.suspect |= suspect;
         let asked = question.facts.asked;
         let situation = self.situation(asked);
         let outcome = self.questions.get(&token)?.without_service(situation);
@@ -496,23 +538,11 @@ impl State {
         (self.services.len(), self.in_flight, waiting)
     }
 
-    pub(super) fn count_death(&mut self, now: Instant) {
-        self.deaths.push_back(now);
-        while self.deaths.len() > DEATHS {
-            self.deaths.pop_front();
-        }
-    }
-
     /// What the services are like for a question, asked at that time, that is to be decided without them.
     pub(super) fn situation(&self, asked: Instant) -> Situation {
-        let killed = self.deaths.len() >= DEATHS
-            && self
-                .deaths
-                .front()
-                .is_some_and(|first| first.elapsed() < KILLED);
         match self.services.is_empty() {
             _ if self.stopped => Situation::Ending,
-            true if killed => Situation::Killed,
+            true if self.deaths.are_many() => Situation::Killed,
             true => Situation::Absent,
             false if self.answered > Some(asked) => Situation::Busy,
             false if self.trial || self.has_suspects() => Situation::Trial,

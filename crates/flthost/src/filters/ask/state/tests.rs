@@ -1,5 +1,10 @@
 //! Tests of the questions' accounts, without services.
 
+use std::sync::mpsc::Sender;
+
+use fltport::protocol::AskError;
+use fltport::{Caller, Client, NtStatus, Peer, PortHandler, Refusal, SendError, ServerPort};
+
 use super::*;
 use crate::policy::Cause;
 
@@ -70,7 +75,7 @@ fn who_waited_for_the_answer_of_a_suspect_is_tried_alone_in_its_place() {
     let [first, second] = crowd(&mut state, 7, 2)[..] else {
         panic!()
     };
-    state.question(first).unwrap().suspect = true;
+    state.suspect(first);
     state.end(first, &Outcome::Withdrawn).unwrap();
     assert!(state.question(second).unwrap().suspect);
     assert_eq!(state.suspects, [second]);
@@ -83,7 +88,7 @@ fn a_file_of_root_is_accused_only_if_a_service_dies_of_it_alone() {
         let mut question = Question::about(7, of_root);
         question.suspect = suspect;
         let token = state.add(question, false);
-        state.accuse(token);
+        state.accuse(token, false);
         let is_accused = state.is_deadly(&Question::about(7, of_root));
         state.acquit(token);
         state.end(token, &overload()).unwrap();
@@ -104,7 +109,7 @@ fn a_question_that_a_dead_service_did_not_get_is_a_suspect_if_its_file_has_kille
     for token in [got, other, same] {
         state.question(token).unwrap().place = Place::With(1);
     }
-    state.accuse(got);
+    state.accuse(got, false);
     state.ask_again(got, 1, true);
     state.ask_again(same, 1, false);
     state.ask_again(other, 1, false);
@@ -117,7 +122,7 @@ fn what_a_service_of_remote_files_died_of_is_known_where_others_are_asked() {
     let [mut local, mut remote] = [State::default(), State::default()];
     remote.share_deadly(&local);
     let token = remote.add(Question::about(7, false), true);
-    remote.accuse(token);
+    remote.accuse(token, false);
     let token = local.add(Question::about(7, false), true);
     assert!(local.question(token).unwrap().suspect);
 }
@@ -133,5 +138,181 @@ fn queues_that_nobody_empties_do_not_grow() {
             state.end(token, &overload()).unwrap();
         }
         assert!(state.queue(suspect).len() <= QUEUE_MIN + 1);
+    }
+}
+
+#[test]
+fn whoever_opens_a_file_of_root_later_does_not_wait_for_one_that_is_tried_alone() {
+    let mut state = State::default();
+    let [first, follower] = [0; 2].map(|_| state.add(Question::about(7, true), true));
+    give(&mut state, first, 1);
+    state.accuse(first, false);
+    state.ask_again(first, 1, true);
+    let later = state.add(Question::about(7, true), true);
+    assert_eq!(place(&mut state, later), Place::Waiting);
+    let suspects = [first, follower, later].map(|token| state.question(token).unwrap().suspect);
+    assert_eq!(suspects, [true, true, false]);
+    let (_, followers, _) = state.end_unasked(first).unwrap();
+    assert_eq!(followers.early.len() + followers.late.len(), 1);
+    assert_eq!(state.next_forlorn(), Some(later));
+}
+
+#[test]
+fn two_that_turn_out_to_be_suspects_have_their_followers_together() {
+    let mut state = State::default();
+    let tried = crowd(&mut state, 7, 2);
+    state.suspect(tried[0]);
+    let others = crowd(&mut state, 7, 2);
+    state.suspect(others[0]);
+    assert!(!state.question(others[0]).unwrap().leads);
+    let poison = Outcome::Policy(Cause::Poison, String::new());
+    let (_, followers) = state.end(tried[0], &poison).unwrap();
+    assert_eq!(followers.early.len(), 2);
+    state.end(others[0], &poison).unwrap();
+    assert!(state.flights.is_empty() && state.questions.is_empty());
+}
+
+#[test]
+fn what_waits_becomes_a_suspect_when_a_service_has_died_of_its_file() {
+    let mut state = State::default();
+    let got = state.add(Question::about(7, false), false);
+    give(&mut state, got, 1);
+    let waits: Vec<u64> = (0..2)
+        .map(|_| state.add(Question::about(7, false), false))
+        .collect();
+    let follower = crowd(&mut state, 7, 2)[1];
+    state.accuse(got, false);
+    // Nobody is there: it is not let go by the policy for that.
+    assert_eq!(state.next_forlorn(), None);
+    let (_, _, outcome) = state.end_unasked(waits[0]).unwrap();
+    assert!(matches!(outcome, Outcome::Policy(Cause::Poison, _)));
+    let (_, _, outcome) = state.end_unasked(follower).unwrap();
+    assert!(matches!(outcome, Outcome::Policy(Cause::Poison, _)));
+}
+
+#[test]
+fn one_that_follows_becomes_a_suspect_when_it_is_its_turn() {
+    let mut state = State::default();
+    let tokens = crowd(&mut state, 7, 2);
+    let got = state.add(Question::about(7, false), false);
+    state.accuse(got, false);
+    state.end(tokens[0], &Outcome::Withdrawn).unwrap();
+    assert!(state.question(tokens[1]).unwrap().suspect);
+    assert_eq!(state.suspects, [tokens[1]]);
+}
+
+#[test]
+fn a_service_dies_once_whatever_it_had() {
+    let mut state = State::default();
+    let killed = |state: &State| state.situation(Instant::now()) == Situation::Killed;
+    for service in 1..=4 {
+        assert!(!killed(&state));
+        for _ in 0..4 {
+            state.count_death(service, Instant::now());
+        }
+    }
+    assert!(killed(&state));
+}
+
+#[test]
+fn a_service_that_dies_of_what_it_was_too_slow_with_has_died_of_that() {
+    let mut state = State::default();
+    let (_port, service) = serve(&mut state);
+    let [slow, quick] = [7, 8].map(|inode| crowd(&mut state, inode, 1)[0]);
+    let of_root = state.add(Question::about(9, true), true);
+    for token in [slow, quick, of_root] {
+        state.leave_with(token, service);
+    }
+    // Another service has answered about one of them.
+    state.acquit(quick);
+    assert!(state.bury(service, Instant::now()));
+    assert!(!state.bury(service, Instant::now()));
+    let deadly = [(7, false), (8, false), (9, true)];
+    let deadly = deadly.map(|(inode, of_root)| state.is_deadly(&Question::about(inode, of_root)));
+    assert_eq!(deadly, [true, false, false]);
+    // One that root alone can write to was not alone with it.
+    state.suspect(of_root);
+    state.accuse(of_root, true);
+    assert!(!state.is_deadly(&Question::about(9, true)));
+}
+
+#[test]
+fn a_suspect_that_has_ended_holds_nobody_up() {
+    let mut state = State::default();
+    let (_port, service) = serve(&mut state);
+    let slow = crowd(&mut state, 1, 1)[0];
+    assert_eq!(state.next_errand().unwrap().question, slow);
+    let suspect = crowd(&mut state, 2, 1)[0];
+    state.suspect(suspect);
+    state.waiting.clear();
+    state.suspects.push_back(suspect);
+    let other = crowd(&mut state, 3, 1)[0];
+    assert!(state.next_errand().is_none());
+    state.end_unasked(suspect).unwrap();
+    let errand = state.next_errand().unwrap();
+    assert_eq!((errand.question, errand.service), (other, service));
+}
+
+#[test]
+fn the_next_one_has_the_turn_of_one_that_had_none() {
+    let mut state = State::default();
+    let popular = crowd(&mut state, 7, 3);
+    let other = crowd(&mut state, 8, 1)[0];
+    state.end(popular[0], &overload()).unwrap();
+    assert_eq!(state.next_of(false), Some(popular[1]));
+    give(&mut state, popular[1], 1);
+    state.end(popular[1], &overload()).unwrap();
+    let rest = [0; 2].map(|_| state.next_of(false));
+    assert_eq!(rest, [Some(other), Some(popular[2])]);
+}
+
+#[test]
+fn that_a_file_takes_too_long_is_said_of_one_that_a_service_had_for_half_of_its_time() {
+    let cause_if_sent_before = |seconds: u64| {
+        let mut question = Question::about(7, false);
+        let now = question.facts.asked;
+        let before = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        question.facts.asked = before(60);
+        question.facts.deadline = now;
+        question.sent = Some(before(seconds));
+        let late = Err(AskError::Send(SendError::TimedOut { delivered: true }));
+        match question.outcome(late, Situation::Busy) {
+            Outcome::Policy(cause, _) => cause,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(cause_if_sent_before(60), Cause::Unscannable);
+    assert_eq!(cause_if_sent_before(31), Cause::Unscannable);
+    assert_eq!(cause_if_sent_before(1), Cause::Overload);
+}
+
+/// With a service, as far as the accounts know.
+fn give(state: &mut State, token: u64, service: u64) {
+    state.question(token).unwrap().place = Place::With(service);
+    state.in_flight += 1;
+}
+
+/// A service, and what keeps its port open.
+fn serve(state: &mut State) -> ((ServerPort, Client), u64) {
+    let (told, port) = std::sync::mpsc::channel();
+    let server = ServerPort::unnamed().listen(Tell(told)).unwrap();
+    let client = Client::from_fd(server.offer().unwrap(), b"").unwrap();
+    let service = state.add_service(port.recv().unwrap());
+    ((server, client), service)
+}
+
+struct Tell(Sender<ClientPort>);
+
+impl PortHandler for Tell {
+    type Connection = ();
+
+    fn connect(&self, port: ClientPort, _: &Peer, _: &[u8]) -> Result<(), NtStatus> {
+        self.0.send(port).map_err(|_| NtStatus::ACCESS_DENIED)
+    }
+
+    fn disconnect(&self, (): (), _: &Peer) {}
+
+    fn message(&self, (): &(), _: Caller, _: &[u8], _: &mut [u8]) -> Result<usize, Refusal> {
+        Err(NtStatus::ACCESS_DENIED.into())
     }
 }

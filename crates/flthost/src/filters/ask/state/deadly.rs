@@ -1,0 +1,73 @@
+//! What services have died of.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::stamp::FileId;
+
+/// Files that were with a service when it died, and that none has answered about since: each question about one is a
+/// suspect from the beginning. Otherwise a deadly file could wait until nobody is there, and have the milder policy of that.
+#[derive(Debug, Default)]
+pub(super) struct Deadly {
+    /// With the number of each, which rise.
+    numbers: HashMap<FileId, u64>,
+    files: BTreeMap<u64, FileId>,
+    next: u64,
+}
+
+/// More than can be with services at a time.
+const DEADLY: usize = 65_536;
+
+impl Deadly {
+    pub(super) fn add(&mut self, file: FileId) {
+        if self.numbers.contains_key(&file) {
+            return;
+        }
+        if self.files.len() >= DEADLY
+            && let Some((_, oldest)) = self.files.pop_first()
+        {
+            self.numbers.remove(&oldest);
+        }
+        self.numbers.insert(file, self.next);
+        self.files.insert(self.next, file);
+        self.next += 1;
+    }
+
+    pub(super) fn remove(&mut self, file: FileId) {
+        if let Some(number) = self.numbers.remove(&file) {
+            self.files.remove(&number);
+        }
+    }
+
+    pub(super) fn contains(&self, file: FileId) -> bool {
+        self.numbers.contains_key(&file)
+    }
+}
+
+/// Services that died with files, lately: where that goes on, their absence is the files' doing.
+#[derive(Debug, Default)]
+pub(super) struct Deaths {
+    /// With their numbers: each dies once, whatever it had.
+    last: VecDeque<(u64, Instant)>,
+}
+
+/// So many services that died with files, in so much time, make the absence of services the files' doing.
+const DEATHS: usize = 4;
+const KILLED: Duration = Duration::from_secs(60);
+
+impl Deaths {
+    pub(super) fn count(&mut self, service: u64, now: Instant) {
+        if self.last.iter().any(|(counted, _)| *counted == service) {
+            return;
+        }
+        if self.last.len() >= DEATHS {
+            self.last.pop_front();
+        }
+        self.last.push_back((service, now));
+    }
+
+    pub(super) fn are_many(&self) -> bool {
+        let first = self.last.front().filter(|_| self.last.len() >= DEATHS);
+        first.is_some_and(|(_, time)| time.elapsed() < KILLED)
+    }
+}
