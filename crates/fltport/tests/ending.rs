@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::child::{Process, role, say, wait_for_the_end};
@@ -106,10 +107,26 @@ fn j4_j6_j7_j8_shutdown_ends_everything_and_waits_for_callbacks() {
         let send = scope.spawn(|| filters[2].ask(b"x", 0, Timeout::Never));
         until("the callback runs", || gate.came() == 1);
         let log = Arc::clone(&host.log);
-        let shutdown = scope.spawn(|| host.shutdown());
+        let (tell, told) = channel();
+        let shutdown = scope.spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
+            host.shutdown();
+        });
         assert_eq!(get.join().unwrap(), Err(CallError::Disconnected));
         send.join().unwrap().unwrap_err();
         until("the others are over", || log.disconnects() == 7);
+        // Many times in a row: locks that others hold are not what it waits for.
+        let thread = told.recv().unwrap().as_raw_nonzero();
+        let mut asleep = 0;
+        until("it sleeps, or is over", || {
+            // Of a thread that has ended, there is none.
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+            asleep = match stat {
+                Ok(stat) if stat.contains(") S ") => asleep + 1,
+                _ => 0,
+            };
+            shutdown.is_finished() || asleep == 20
+        });
         assert!(!shutdown.is_finished());
         gate.open();
         shutdown.join().unwrap();
