@@ -181,6 +181,8 @@ impl Ask {
             Some(Withdrawal::Cancel(pending)) => pending.cancel(),
             Some(Withdrawal::Drop(question)) => {
                 question.end(Outcome::Withdrawn, &self.shared.judge);
+                // Others may have waited for a suspect to be tried.
+                self.shared.pump();
             }
             None => {}
         }
@@ -542,3 +544,6 @@ impl Shared {
         self.lock()
     }
 }
+
+#[cfg(test)]
+mod tests;
