@@ -132,8 +132,9 @@ impl Readers {
                 self.halt.pass();
                 continue;
             }
-            closer.inspect(|closer| closer.wait_for_room());
+            // Files are closed inside the filesystem as well.
             self.journal.inside(place, true);
+            closer.inspect(|closer| closer.wait_for_room());
             let batch = group.read(&mut buffer, self.defaults);
             self.journal.inside(place, false);
             match batch {

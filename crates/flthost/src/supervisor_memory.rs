@@ -181,10 +181,11 @@ impl Journal {
     }
 
     /// Takes one of these pairs for a mount, if one is free: not one whose reader is inside a filesystem that it guarded
-    /// before, which may hang.
+    /// before, which may hang, and not one that a dead worker left in there.
     pub(crate) fn take_spare(&self, mut pairs: Range<usize>, mount: u64) -> Option<usize> {
         pairs.find(|pair| {
-            if (2 * pair..2 * pair + 2).any(|group| self.is_inside(group)) {
+            let hangs = |group| self.is_inside(group) || self.quarantined(group) != 0;
+            if (2 * pair..2 * pair + 2).any(hangs) {
                 return false;
             }
             let word = self.header(SPARE + (*pair).min(OWNED));
@@ -385,6 +386,9 @@ mod tests {
             journal.inside(group, true);
             assert_eq!(journal.take_spare(3..5, 74), None);
             journal.inside(group, false);
+            journal.quarantine(group, 1);
+            assert_eq!(journal.take_spare(3..5, 74), None);
+            journal.quarantine(group, 0);
             assert_eq!(journal.take_spare(3..5, 74), Some(3));
         }
     }

@@ -160,6 +160,7 @@ fn a_next_host_that_dies_half_way_leaves_the_old_one_at_work() {
     let host = Host::start(&place, &["--strict"]);
     let _service = host.serve(|_, question| judge(question));
     let door = host.ports.join("fltport/test/handover");
+    until("it can be asked", || door.exists());
     for words in [&b""[..], b"flh1\x01", b"flh9\x01", b"flh1\x08"] {
         let socket = rustix::net::socket(
             rustix::net::AddressFamily::UNIX,

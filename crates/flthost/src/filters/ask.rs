@@ -369,7 +369,9 @@ impl Shared {
                 if delivered || beside_given_up {
                     self.judge.service_died();
                 }
-                if !(delivered && suspect || withdrawn) {
+                // It may have died of what it was too slow with.
+                let alone = delivered && suspect && !beside_given_up;
+                if !(alone || withdrawn) {
                     state.ask_again(token, service, delivered);
                     drop(state);
                     return self.pump();
@@ -379,7 +381,7 @@ impl Shared {
             Err(AskError::Send(
                 SendError::TimedOut { delivered: true } | SendError::Cancelled { delivered: true },
             )) => {
-                state.leave_with(token, service);
+                state.leave_with(token, service, Instant::now());
                 false
             }
             _ => false,

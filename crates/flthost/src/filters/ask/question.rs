@@ -253,12 +253,12 @@ impl Question {
                     Cause::Poison,
                     "a service died with this file, and the next did not answer",
                 ),
-                // It answers others: it is this file that takes so long.
-                (false, true, Situation::Busy) if self.had_time() => policy(
+                // It answers others, or would if suspects did not wait: it is this file that takes so long.
+                (false, true, Situation::Busy | Situation::Trial) if self.had_time() => policy(
                     Cause::Unscannable,
                     "the service took too long for this file",
                 ),
-                (_, _, Situation::Busy) | (_, false, Situation::Trial) => {
+                (_, _, Situation::Busy | Situation::Trial) => {
                     policy(Cause::Overload, "the services were busy")
                 }
                 _ => policy(Cause::Timeout, ""),

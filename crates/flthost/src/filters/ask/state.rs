@@ -11,7 +11,7 @@ use fltport::protocol::TypedPort;
 use fltport::protocol::file::FileProtocol;
 use fltport::{ClientPort, Pending};
 
-use self::deadly::{Deadly, Deaths};
+use self::deadly::{Deadly, Deaths, KILLED};
 use super::question::{Key, Outcome, Place, Question};
 use crate::stamp::FileId;
 
@@ -33,6 +33,8 @@ pub(super) struct State {
     flights: HashMap<FlightKey, Flight>,
     /// A suspect is with a service now.
     trial: bool,
+    /// How many of the others are sent before the next suspect: those who waited while the last one was tried.
+    turns: usize,
     /// Questions with services, the trial's included.
     pub(super) in_flight: usize,
     /// A service is on its way: questions wait for it.
@@ -51,7 +53,7 @@ pub(super) struct Service {
     port: TypedPort<FileProtocol>,
     in_flight: usize,
     /// Files that it was too slow with, and may still be busy with: it can die of one all the same.
-    given_up: VecDeque<FileId>,
+    given_up: VecDeque<(FileId, Instant)>,
 }
 
 /// Suspects wait for the answers to suspects, and others for those to others.
@@ -320,27 +322,23 @@ impl State {
         self.in_flight = self.in_flight.saturating_sub(1);
         if suspect {
             self.trial = false;
+            self.turns = self.waiting.len();
         }
         if let Some(service) = self.services.get_mut(&service) {
             service.in_flight = service.in_flight.saturating_sub(1);
         }
     }
 
-    /// The next question and the service that gets it: suspects first, and alone.
+    /// The next question and the service that gets it.
     pub(super) fn next_errand(&mut self) -> Option<Errand> {
-        if self.trial || (self.in_flight > 0 && self.has_suspects()) {
+        if self.trial {
             return None;
         }
         let (&service, _) = self
             .services
             .iter()
             .min_by_key(|(_, service)| service.in_flight)?;
-        let token = match self.next_of(true).or_else(|| self.next_of(false)) {
-            Some(token) => token,
-            // Some of the others have turned out to be suspects.
-            None if self.in_flight == 0 => self.next_of(true)?,
-            None => return None,
-        };
+        let token = self.next_turn()?;
         let question = self.questions.get_mut(&token)?;
         question.place = Place::With(service);
         self.trial = question.suspect;
@@ -352,6 +350,26 @@ impl State {
             service,
             port: chosen.port.port().clone(),
         })
+    }
+
+    /// Suspects first, and alone; but whoever waited during a trial does not wait for the next one, too: two files that take
+    /// long would keep all others from the services.
+    fn next_turn(&mut self) -> Option<u64> {
+        if self.turns > 0 {
+            self.turns -= 1;
+            if let Some(token) = self.next_of(false) {
+                return Some(token);
+            }
+            self.turns = 0;
+        }
+        if self.in_flight > 0 && self.has_suspects() {
+            return None;
+        }
+        match self.next_of(true).or_else(|| self.next_of(false)) {
+            // Some of the others have turned out to be suspects.
+            None if self.in_flight == 0 => self.next_of(true),
+            token => token,
+        }
     }
 
     /// The next of a queue that has not ended. A service may have died of its file since it was put there.
@@ -402,15 +420,16 @@ impl State {
         }
     }
 
-    /// A service is no more. True: it has died with files that it was given long ago, and those are accused.
+    /// A service is no more. True: it has died with files that it was too slow with lately, and those are accused.
     pub(super) fn bury(&mut self, service: u64, now: Instant) -> bool {
         let gone = self.services.remove(&service);
-        let given_up = gone.map(|gone| gone.given_up).unwrap_or_default();
+        let mut given_up = gone.map(|gone| gone.given_up).unwrap_or_default();
+        given_up.retain(|(_, since)| now.saturating_duration_since(*since) < KILLED);
         if given_up.is_empty() {
             return false;
         }
         let mut deadly = self.deadly();
-        given_up.into_iter().for_each(|file| deadly.add(file));
+        given_up.into_iter().for_each(|(file, _)| deadly.add(file));
         drop(deadly);
         self.deaths.count(service, now);
         true
@@ -434,18 +453,18 @@ impl State {
     }
 
     /// A service has this question, and was not in time: it may be busy with it still.
-    pub(super) fn leave_with(&mut self, token: u64, service: u64) {
+    pub(super) fn leave_with(&mut self, token: u64, service: u64, now: Instant) {
         let question = self.questions.get(&token);
         let facts = question
             .map(|question| &question.facts)
             .filter(|f| !f.of_root);
         let file = facts.and_then(|facts| facts.key).map(|(file, _)| file);
         if let (Some(file), Some(service)) = (file, self.services.get_mut(&service)) {
-            service.given_up.retain(|other| *other != file);
+            service.given_up.retain(|(other, _)| *other != file);
             if service.given_up.len() >= GIVEN_UP {
                 service.given_up.pop_front();
             }
-            service.given_up.push_back(file);
+            service.given_up.push_back((file, now));
         }
     }
 
@@ -455,7 +474,7 @@ impl State {
         if let Some((file, _)) = question.and_then(|question| question.facts.key) {
             self.deadly().remove(file);
             for service in self.services.values_mut() {
-                service.given_up.retain(|other| *other != file);
+                service.given_up.retain(|(other, _)| *other != file);
             }
         }
     }
@@ -525,6 +544,10 @@ impl State {
     pub(super) fn end_unasked(&mut self, token: u64) -> Option<(Question, Followers, Outcome)> {
         self.look_again(token);
         let question = self.questions.get(&token)?;
+        // A service has got it meanwhile, and is told that its time is over.
+        if matches!(question.place, Place::With(_)) {
+            return None;
+        }
         let asked = question.facts.asked;
         let situation = self.situation(asked);
         let outcome = self.questions.get(&token)?.without_service(situation);

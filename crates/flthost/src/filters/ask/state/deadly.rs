@@ -53,7 +53,7 @@ pub(super) struct Deaths {
 
 /// So many services that died with files, in so much time, make the absence of services the files' doing.
 const DEATHS: usize = 4;
-const KILLED: Duration = Duration::from_secs(60);
+pub(super) const KILLED: Duration = Duration::from_secs(60);
 
 impl Deaths {
     pub(super) fn count(&mut self, service: u64, now: Instant) {

@@ -221,7 +221,7 @@ fn a_service_that_dies_of_what_it_was_too_slow_with_has_died_of_that() {
     let [slow, quick] = [7, 8].map(|inode| crowd(&mut state, inode, 1)[0]);
     let of_root = state.add(Question::about(9, true), true);
     for token in [slow, quick, of_root] {
-        state.leave_with(token, service);
+        state.leave_with(token, service, Instant::now());
     }
     // Another service has answered about one of them.
     state.acquit(quick);
@@ -234,6 +234,56 @@ fn a_service_that_dies_of_what_it_was_too_slow_with_has_died_of_that() {
     state.suspect(of_root);
     state.accuse(of_root, true);
     assert!(!state.is_deadly(&Question::about(9, true)));
+}
+
+#[test]
+fn what_a_service_was_too_slow_with_long_ago_is_not_what_it_ends_of() {
+    let mut state = State::default();
+    let (_port, service) = serve(&mut state);
+    let slow = crowd(&mut state, 7, 1)[0];
+    let now = Instant::now();
+    state.leave_with(slow, service, now);
+    assert!(!state.bury(service, now + KILLED));
+    assert!(!state.is_deadly(&Question::about(7, false)));
+}
+
+#[test]
+fn whoever_waited_during_a_trial_does_not_wait_for_the_next_one() {
+    let mut state = State::default();
+    let (_port, _) = serve(&mut state);
+    let suspect = |state: &mut State, inode| {
+        let mut question = Question::about(inode, false);
+        question.suspect = true;
+        state.add(question, true)
+    };
+    let first = suspect(&mut state, 1);
+    let next = |state: &mut State| state.next_errand().map(|errand| errand.question);
+    assert_eq!(next(&mut state), Some(first));
+    let second = suspect(&mut state, 2);
+    let others = [3, 4].map(|inode| crowd(&mut state, inode, 1)[0]);
+    assert_eq!(next(&mut state), None);
+    state.end(first, &overload()).unwrap();
+    // One that comes now waits for the second trial.
+    let later = crowd(&mut state, 5, 1)[0];
+    let now = [0; 3].map(|_| next(&mut state));
+    assert_eq!(now, [Some(others[0]), Some(others[1]), None]);
+    for other in others {
+        state.end(other, &overload()).unwrap();
+    }
+    let now = [0; 2].map(|_| next(&mut state));
+    assert_eq!(now, [Some(second), None]);
+    state.end(second, &overload()).unwrap();
+    assert_eq!(next(&mut state), Some(later));
+}
+
+#[test]
+fn one_that_a_service_has_got_meanwhile_ends_there() {
+    let mut state = State::default();
+    let (_port, _) = serve(&mut state);
+    let token = crowd(&mut state, 7, 1)[0];
+    state.next_errand().unwrap();
+    assert!(state.end_unasked(token).is_none());
+    assert!(state.question(token).is_some());
 }
 
 #[test]
@@ -268,7 +318,7 @@ fn the_next_one_has_the_turn_of_one_that_had_none() {
 
 #[test]
 fn that_a_file_takes_too_long_is_said_of_one_that_a_service_had_for_half_of_its_time() {
-    let cause_if_sent_before = |seconds: u64| {
+    let cause_if_sent_before = |seconds: u64, situation| {
         let mut question = Question::about(7, false);
         let now = question.facts.asked;
         let before = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
@@ -276,14 +326,19 @@ fn that_a_file_takes_too_long_is_said_of_one_that_a_service_had_for_half_of_its_
         question.facts.deadline = now;
         question.sent = Some(before(seconds));
         let late = Err(AskError::Send(SendError::TimedOut { delivered: true }));
-        match question.outcome(late, Situation::Busy) {
+        match question.outcome(late, situation) {
             Outcome::Policy(cause, _) => cause,
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(cause_if_sent_before(60), Cause::Unscannable);
-    assert_eq!(cause_if_sent_before(31), Cause::Unscannable);
-    assert_eq!(cause_if_sent_before(1), Cause::Overload);
+    // Others are answered, or would be if suspects did not wait: a file does not get the policy for silence by those.
+    for situation in [Situation::Busy, Situation::Trial] {
+        assert_eq!(cause_if_sent_before(60, situation), Cause::Unscannable);
+        assert_eq!(cause_if_sent_before(31, situation), Cause::Unscannable);
+        assert_eq!(cause_if_sent_before(1, situation), Cause::Overload);
+    }
+    let silent = cause_if_sent_before(60, Situation::Silent);
+    assert_eq!(silent, Cause::Timeout);
 }
 
 /// With a service, as far as the accounts know.
