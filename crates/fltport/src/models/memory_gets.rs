@@ -6,9 +6,10 @@ use fltport_engine::{NtStatus, Timeout};
 
 use super::bare_core::{Ends, check, message};
 use crate::SendError;
-use crate::plane::client::{Taken, Woken};
+use crate::plane::client::{ClientPlane, Taken, Woken};
+use crate::plane::layout;
 use crate::sync::thread::spawn;
-use crate::sync::{Mutex, start};
+use crate::sync::{AtomicU64, Mutex, Ordering, start};
 
 /// A receiver that sleeps, or is about to, is woken by a message and has all of it.
 #[test]
@@ -86,6 +87,51 @@ fn a_message_races_the_withdrawal_of_its_get() {
         }
         sender.join().unwrap().unwrap();
         assert_eq!(ends.port().info().delivered, 1);
+    });
+}
+
+/// A get that is withdrawn and posted anew while its record is written: whoever takes it waits until that is over.
+#[test]
+fn a_record_has_one_writer() {
+    check(None, || {
+        let ends = Ends::new();
+        let get = layout::get_of(ClientPlane::token(ends.post())).unwrap();
+        let core = Arc::clone(&ends.core);
+        core.memory().unwrap().set_writing(get, true);
+        let written = Arc::new(AtomicU64::new(0));
+        let says = Arc::clone(&written);
+        let writer = spawn(move || {
+            says.store(1, Ordering::Relaxed);
+            core.memory().unwrap().set_writing(get, false);
+        });
+        // It looks into the ring, and takes what is there.
+        ends.ask_then(Timeout::Never, |_| {});
+        assert_eq!(written.load(Ordering::Relaxed), 1, "two write at once");
+        writer.join().unwrap();
+    });
+}
+
+/// The same with two senders, of whom the first may still write when the second is given the get.
+#[test]
+fn messages_are_whole_although_a_get_is_withdrawn_and_posted_anew() {
+    check(Some(2), || {
+        let ends = Ends::new();
+        let slot = ends.post();
+        let messages: [&[u8]; 2] = [b"a", b"bb"];
+        let senders = messages.map(|bytes| {
+            let port = ends.port();
+            spawn(move || port.notify(bytes, Timeout::Never))
+        });
+        ends.client.withdraw(slot);
+        let mut taken: Vec<_> = message(ends.take(slot)).into_iter().collect();
+        while taken.len() < messages.len() {
+            taken.push(ends.next().unwrap());
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, messages.map(|bytes| (0, bytes.to_vec())));
+        for sender in senders {
+            sender.join().unwrap().unwrap();
+        }
     });
 }
 
