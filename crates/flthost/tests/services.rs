@@ -154,8 +154,18 @@ fn side_by_side_one_denial_decides_and_nobody_else_is_waited_for() {
         SIDE_BY_SIDE,
         &["--strict", "--deadline-ms", "60000"],
     );
-    let (_av, above) = keeper(&host, "av");
-    let (_dlp, _) = teller(&host, "dlp");
+    let (keep, above) = channel();
+    let has_it = Arc::new(Barrier::new(2));
+    let denies = Arc::clone(&has_it);
+    let _av = host.serve_at("av", move |_, question| {
+        keep.send(question).unwrap_or(());
+        has_it.wait();
+    });
+    let _dlp = host.serve_at("dlp", move |_, question| {
+        // Before that, the other's question would only be taken back.
+        denies.wait();
+        judge(question);
+    });
     let (result, took) = try_open(&place.root.join("bad"));
     assert!(result.is_err());
     assert!(took < SOON, "{took:?}");
