@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use common::fuse::Fuse;
 use common::host::{
-    Host, SOON, Service, allow, command, judge, name, opens, start_opener, try_open, until,
+    Host, SOON, Service, allow, answer, command, judge, name, opens, start_opener, try_open, until,
 };
 use common::{Place, outcome, text};
 use fltport::Message;
-use fltport::protocol::file::{Question, Request};
+use fltport::protocol::file::{Question, Request, Verdict};
 use fltport::protocol::read;
 use zerocopy::IntoBytes;
 
@@ -99,9 +99,10 @@ fn a_file_that_kills_a_service_buys_no_release() {
 fn a_file_that_has_killed_a_service_waits_in_vain_until_none_is_there() {
     let Some(place) = Place::new() else { return };
     let host = start(&place, &["--deadline-ms", "500"]);
+    let events = host.listen();
     let opener = kill_a_service(&host, &place, "kill");
     outcome(opener).unwrap_err();
-    let events = host.listen();
+    assert_eq!(events.decision("kill")["cause"], "poison");
     // Others have the policy of that, and this one, opened again, does not.
     let opens_it = || try_open(&place.root.join("kill")).0;
     assert!(opens(&place.root.join("good")));
@@ -117,11 +118,47 @@ fn a_file_that_has_killed_a_service_waits_in_vain_until_none_is_there() {
     assert_eq!(events.decision("kill")["cause"], "no_service");
 }
 
+/// What a service may say of a file before it dies of it.
+#[test]
+fn a_file_that_kills_a_service_after_its_answer_has_killed_it() {
+    let unscannable = |question| answer(question, Verdict::Unscannable);
+    // Just in time, as a scanner's watchdog says it, while the scan goes on; and as one panics.
+    let in_time = |question: Message| {
+        let asked: Question = read(question.payload()).unwrap();
+        let enough = Duration::from_millis(600);
+        until("its time is nearly over", || asked.remaining() < enough);
+        unscannable(question);
+    };
+    let ways: [(&dyn Fn(Message), &str); 3] = [
+        (&in_time, "poison"),
+        (&drop, "poison"),
+        // It has looked, and is done with it: its end is another matter.
+        (&unscannable, "no_service"),
+    ];
+    for (says, next) in ways {
+        let Some(place) = Place::new() else { return };
+        let host = start(&place, &["--deadline-ms", "3000"]);
+        let events = host.listen();
+        let (service, asked) = keeper(&host, "scan");
+        let opener = start_opener(&place.root.join("kill"));
+        says(asked.recv_timeout(SOON).unwrap());
+        outcome(opener).unwrap_err();
+        assert_eq!(events.decision("kill")["cause"], "unscannable");
+        service.client.close();
+        drop(service);
+        until("it is gone", || host.status()["services"] == 0);
+        let result = try_open(&place.root.join("kill")).0;
+        assert_eq!(events.decision("kill")["cause"], next);
+        assert_eq!(result.is_ok(), next == "no_service");
+    }
+}
+
 #[test]
 fn a_file_of_root_that_was_beside_a_deadly_one_locks_nobody_out() {
     let Some(place) = Place::new() else { return };
-    let host = start(&place, &["--deadline-ms", "500"]);
     let library = place.file("library");
+    let host = start(&place, &["--deadline-ms", "500"]);
+    let events = host.listen();
     let (service, asked) = keeper(&host, "scan");
     let openers = ["library", "kill"].map(|name| start_opener(&place.root.join(name)));
     let questions = [0; 2].map(|_| asked.recv_timeout(SOON).unwrap());
@@ -131,7 +168,7 @@ fn a_file_of_root_that_was_beside_a_deadly_one_locks_nobody_out() {
     for opener in openers {
         outcome(opener).unwrap_err();
     }
-    let events = host.listen();
+    assert_eq!(events.decision("library")["cause"], "poison");
     try_open(&library).0.unwrap();
     assert_eq!(events.decision("library")["cause"], "no_service");
     assert!(!opens(&place.root.join("kill")));

@@ -378,18 +378,15 @@ impl Shared {
                 }
                 !withdrawn
             }
-            Err(AskError::Send(
-                SendError::TimedOut { delivered: true } | SendError::Cancelled { delivered: true },
-            )) => {
-                state.leave_with(token, service, Instant::now());
-                false
-            }
             _ => false,
         };
         if result.is_ok() {
             state.answered = Some(Instant::now());
             state.acquit(token);
             self.judge.answered();
+        }
+        if state.question(token).is_some_and(|q| q.may_go_on(&result)) {
+            state.leave_with(token, service, Instant::now());
         }
         let situation = state.situation(asked);
         let outcome = if poisoned {

@@ -270,6 +270,22 @@ impl Question {
         }
     }
 
+    /// Whether the service may be busy with the file still, or about to die of it, whatever it has said: a scanner says in
+    /// time that there is no time left, and one that panics drops its question before it is gone.
+    pub(super) fn may_go_on(&self, result: &Result<Answer, AskError>) -> bool {
+        match result {
+            Ok(answer) => match answer.verdict() {
+                Some(file::Verdict::Allow | file::Verdict::Deny) => false,
+                _ => self.had_time() || self.facts.remaining() < self.whole() / 4,
+            },
+            Err(AskError::Send(error)) => matches!(
+                error,
+                SendError::TimedOut { delivered: true } | SendError::Cancelled { delivered: true }
+            ),
+            Err(_) => true,
+        }
+    }
+
     /// What leads the others of its kind that wait for its answer, if it does.
     pub(super) fn flight(&self) -> Option<(Key, bool)> {
         let key = self.facts.key.filter(|_| self.leads);
@@ -278,8 +294,13 @@ impl Question {
 
     /// Whether the service had it long enough to say that the file is what takes so long: half of its time.
     fn had_time(&self) -> bool {
-        let whole = self.facts.deadline.duration_since(self.facts.asked);
-        self.sent.is_some_and(|sent| sent.elapsed() >= whole / 2)
+        self.sent
+            .is_some_and(|sent| sent.elapsed() >= self.whole() / 2)
+    }
+
+    /// All of its time.
+    fn whole(&self) -> Duration {
+        self.facts.deadline.duration_since(self.facts.asked)
     }
 
     /// It is over: decides its operation, or its part of that.

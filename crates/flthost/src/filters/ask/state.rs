@@ -452,7 +452,7 @@ impl State {
         }
     }
 
-    /// A service has this question, and was not in time: it may be busy with it still.
+    /// A service has this question, or had it, and may be busy with it still.
     pub(super) fn leave_with(&mut self, token: u64, service: u64, now: Instant) {
         let question = self.questions.get(&token);
         let facts = question
@@ -468,7 +468,7 @@ impl State {
         }
     }
 
-    /// A service has answered a question: its file is not one that it dies of.
+    /// A service has answered a question: its file is not one that it dies of, or else it dies of it yet.
     pub(super) fn acquit(&mut self, token: u64) {
         let question = self.questions.get(&token);
         if let Some((file, _)) = question.and_then(|question| question.facts.key) {
@@ -542,13 +542,13 @@ impl State {
 
     /// How a question ends that no service has, and takes it out as [`Self::end`] does.
     pub(super) fn end_unasked(&mut self, token: u64) -> Option<(Question, Followers, Outcome)> {
-        self.look_again(token);
         let question = self.questions.get(&token)?;
-        // A service has got it meanwhile, and is told that its time is over.
+        // A service has got it meanwhile, and is told that its time is over. It is no suspect because of what others had.
         if matches!(question.place, Place::With(_)) {
             return None;
         }
         let asked = question.facts.asked;
+        self.look_again(token);
         let situation = self.situation(asked);
         let outcome = self.questions.get(&token)?.without_service(situation);
         let (question, followers) = self.end(token, &outcome)?;
