@@ -74,6 +74,8 @@ struct Inner {
     of_content_only: Option<bool>,
     /// Policy has let it go on at some altitude: it is allowed for that reason if nobody below objects.
     by_policy: Option<Verdict>,
+    /// It could not be sent on once, and waits in triage to its end: its pair may guard another filesystem by then.
+    stays: bool,
 }
 
 impl Operation {
@@ -222,6 +224,7 @@ impl Pended {
                 pair,
                 of_content_only: None,
                 by_policy: None,
+                stays: false,
             }),
         }
     }
@@ -231,19 +234,21 @@ impl Pended {
     pub(crate) fn can_be_sent_on(&self) -> bool {
         self.inner.as_ref().is_some_and(|inner| {
             let operation = &inner.operation;
-            operation.role == Role::Triage && operation.stamp.is_some() && inner.pair.is_split()
+            let is_new = operation.role == Role::Triage && !inner.stays;
+            is_new && operation.stamp.is_some() && inner.pair.is_split()
         })
     }
 
     /// Lets the operation go on to the group of questions, which is to see it; gives it back where that may not.
     pub(crate) fn send_on(mut self) -> Option<Self> {
-        let inner = self.inner.as_ref()?;
+        let inner = self.inner.as_mut()?;
         let operation = &inner.operation;
         let seen = operation.stamp.as_ref().is_some_and(|stamp| {
             let file = operation.file.as_fd();
             inner.pair.send(file, stamp.id, operation.pid)
         });
         if !seen {
+            inner.stays = true;
             return Some(self);
         }
         let inner = self.inner.take()?;

@@ -118,6 +118,33 @@ fn a_file_that_has_killed_a_service_waits_in_vain_until_none_is_there() {
     assert_eq!(events.decision("kill")["cause"], "no_service");
 }
 
+#[test]
+fn a_file_that_has_killed_two_services_is_not_given_to_a_third_until_it_changes() {
+    let Some(place) = Place::new() else { return };
+    let host = start(&place, &["--deadline-ms", "30000"]);
+    let events = host.listen();
+    let opener = kill_a_service(&host, &place, "kill");
+    let (second, asked) = keeper(&host, "scan");
+    let question = asked.recv_timeout(SOON).unwrap();
+    second.client.close();
+    drop((question, second));
+    outcome(opener).unwrap_err();
+    let (_third, asked) = keeper(&host, "scan");
+    try_open(&place.root.join("kill")).0.unwrap_err();
+    for reason in ["twice", "lately"] {
+        let decision = events.decision("kill");
+        assert_eq!(decision["cause"], "poison");
+        assert!(decision["reason"].as_str().unwrap().contains(reason));
+    }
+    assert!(asked.try_recv().is_err(), "it was asked");
+    // Whoever may change a file may have mended it.
+    let mode = Permissions::from_mode(0o606);
+    std::fs::set_permissions(place.root.join("kill"), mode).unwrap();
+    let opener = start_opener(&place.root.join("kill"));
+    allow(asked.recv_timeout(SOON).unwrap());
+    outcome(opener).unwrap();
+}
+
 /// What a service may say of a file before it dies of it.
 #[test]
 fn a_file_that_kills_a_service_after_its_answer_has_killed_it() {

@@ -270,6 +270,12 @@ impl Shared {
 
     fn add(self: &Arc<Self>, question: Question, joins: bool) {
         let mut state = self.lock();
+        if state.is_poison(&question, Instant::now()) {
+            drop(state);
+            let reason = "services have died of this file, the last one lately";
+            let outcome = Outcome::Policy(Cause::Poison, reason.to_owned());
+            return question.end(outcome, &self.judge);
+        }
         let deadline = question.facts.deadline;
         let ballot = question.subject.ballot().map(Arc::clone);
         let token = state.add(question, joins);
@@ -375,6 +381,9 @@ impl Shared {
                     state.ask_again(token, service, delivered);
                     drop(state);
                     return self.pump();
+                }
+                if alone {
+                    state.condemn(token, now);
                 }
                 !withdrawn
             }

@@ -63,6 +63,7 @@ pub(super) struct Facts {
     pub(super) id: u64,
     pub(super) kind: Kind,
     pub(super) key: Option<Key>,
+    pub(super) stamp: Option<Stamp>,
     /// Nobody but root could have made the file what it is.
     pub(super) of_root: bool,
     pid: u32,
@@ -103,6 +104,7 @@ impl Facts {
             id: operation.id,
             kind: operation.kind,
             key: stamp.map(|stamp| (stamp.id, operation.kind)),
+            stamp: stamp.copied(),
             of_root: !operation.is_remote() && stamp.is_some_and(Stamp::is_of_root),
             pid: operation
                 .pid
@@ -194,6 +196,7 @@ impl Question {
             id: 0,
             kind: Kind::Open,
             key: Some((id, Kind::Open)),
+            stamp: None,
             of_root,
             pid: 0,
             size: 0,

@@ -177,6 +177,22 @@ impl State {
         file.is_some_and(|file| self.deadly().contains(file))
     }
 
+    /// Whether no service is to be given the file of this question for now: the last one has died of it alone.
+    pub(super) fn is_poison(&self, question: &Question, now: Instant) -> bool {
+        let stamp = question.facts.stamp.as_ref();
+        stamp.is_some_and(|stamp| self.deadly().is_poison(stamp, now))
+    }
+
+    /// A service has died that had this question alone. Files of root are tried again at once: without one of them, a
+    /// library say, no service may be able to come back.
+    pub(super) fn condemn(&mut self, token: u64, now: Instant) {
+        let facts = self.questions.get(&token).map(|question| &question.facts);
+        let stamp = facts.filter(|f| !f.of_root).and_then(|f| f.stamp);
+        if let Some(stamp) = stamp {
+            self.deadly().condemn(stamp, now);
+        }
+    }
+
     fn deadly(&self) -> MutexGuard<'_, Deadly> {
         self.deadly.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::stamp::FileId;
+use crate::stamp::{FileId, Stamp};
 
 /// Files that were with a service when it died, and that none has answered about since: each question about one is a
 /// suspect from the beginning. Otherwise a deadly file could wait until nobody is there, and have the milder policy of that.
@@ -13,10 +13,19 @@ pub(super) struct Deadly {
     numbers: HashMap<FileId, u64>,
     files: BTreeMap<u64, FileId>,
     next: u64,
+    /// As they were when a service died of them alone, and when that was.
+    poison: HashMap<FileId, (Stamp, Instant)>,
 }
 
 /// More than can be with services at a time.
 const DEADLY: usize = 65_536;
+
+/// Far more services than can die within a minute.
+const POISON: usize = 1_024;
+
+fn is_fresh(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < KILLED
+}
 
 impl Deadly {
     pub(super) fn add(&mut self, file: FileId) {
@@ -33,7 +42,25 @@ impl Deadly {
         self.next += 1;
     }
 
+    /// A service has died of this file, and of nothing else.
+    pub(super) fn condemn(&mut self, stamp: Stamp, now: Instant) {
+        if self.poison.len() >= POISON {
+            self.poison.retain(|_, (_, since)| is_fresh(*since, now));
+        }
+        // One that finds no room costs a service each time that it is opened, and no more than that.
+        if self.poison.len() < POISON {
+            self.poison.insert(stamp.id, (stamp, now));
+        }
+    }
+
+    /// Whether a service has died of this file alone, as it is, within a minute.
+    pub(super) fn is_poison(&self, stamp: &Stamp, now: Instant) -> bool {
+        let poison = self.poison.get(&stamp.id);
+        poison.is_some_and(|(then, since)| then == stamp && is_fresh(*since, now))
+    }
+
     pub(super) fn remove(&mut self, file: FileId) {
+        self.poison.remove(&file);
         if let Some(number) = self.numbers.remove(&file) {
             self.files.remove(&number);
         }
